@@ -1,0 +1,136 @@
+use super::*;
+use proptest::prelude::*;
+
+fn parse_error(text: &str) -> SyntaxError {
+    match Parser::default().parse(text.as_bytes()) {
+        Ok(value) => panic!("`{text}` parsed as {:?}", value.kind()),
+        Err(error) => error,
+    }
+}
+
+/// Rebuilds the value through the index, so that it can be compared with another parser's.
+fn rebuild(value: Value<'_, '_>) -> serde_json::Value {
+    match value.kind() {
+        Kind::Null => serde_json::Value::Null,
+        Kind::Bool(b) => b.into(),
+        Kind::Number => serde_json::from_str(value.raw()).unwrap(),
+        Kind::String => value.as_str().unwrap().into(),
+        Kind::Array => value.elements().map(rebuild).collect(),
+        Kind::Object => value.members().map(|(k, v)| (k.name().into_owned(), rebuild(v))).collect(),
+    }
+}
+
+fn any_json() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<String>().prop_map(Into::into),
+    ];
+    leaf.prop_recursive(4, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+            prop::collection::hash_map(any::<String>(), inner, 0..6)
+                .prop_map(|map| map.into_iter().collect::<serde_json::Map<_, _>>().into()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_serde_json_on_valid_text(json in any_json(), pretty: bool) {
+        let text = if pretty { serde_json::to_string_pretty(&json) } else { serde_json::to_string(&json) }.unwrap();
+        let mut parser = Parser::default();
+        let value = parser.parse(text.as_bytes()).unwrap();
+        prop_assert_eq!(value.raw(), text.as_str());
+        prop_assert_eq!(rebuild(value), json);
+        prop_assert!(!value.has_duplicate_keys());
+    }
+
+    #[test]
+    fn accepts_what_serde_json_accepts(text in r#"[\[\]{}",:0-9eE+\-.truefalsn\\ u/\t]{0,24}"#) {
+        let ours = Parser::default().parse(text.as_bytes()).is_ok();
+        let theirs = serde_json::from_str::<&serde_json::value::RawValue>(&text);
+        prop_assert_eq!(ours, theirs.is_ok(), "{:?}", theirs.err());
+    }
+
+    #[test]
+    fn mutations_of_valid_text_are_judged_as_serde_json_does(json in any_json(), at: prop::sample::Index, byte: u8) {
+        let mut text = serde_json::to_vec(&json).unwrap();
+        let at = at.index(text.len());
+        text[at] = byte;
+        let ours = Parser::default().parse(&text).is_ok();
+        let theirs = std::str::from_utf8(&text).is_ok_and(|t| serde_json::from_str::<serde::de::IgnoredAny>(t).is_ok());
+        prop_assert_eq!(ours, theirs);
+    }
+
+    #[test]
+    fn written_strings_read_back(text: String) {
+        let mut out = Vec::new();
+        write_string(&mut out, &text);
+        prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text.clone());
+        let mut parser = Parser::default();
+        prop_assert_eq!(parser.parse(&out).unwrap().as_str().unwrap(), text);
+    }
+
+    #[test]
+    fn plain_prefix_stops_at_the_first_special_byte(bytes: Vec<u8>) {
+        let expected = bytes.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20).unwrap_or(bytes.len());
+        prop_assert_eq!(plain_prefix(&bytes), expected);
+    }
+
+    #[test]
+    fn finds_a_repeated_key(names in prop::collection::hash_set("[a-z]{1,3}", 1..40), pick: prop::sample::Index) {
+        let names: Vec<_> = names.into_iter().collect();
+        let twice = &names[pick.index(names.len())];
+        let members: Vec<_> = names.iter().map(|n| format!("\"{n}\":0")).collect();
+        let mut parser = Parser::default();
+        let once = format!("{{\"o\":{{{}}}}}", members.join(","));
+        prop_assert!(!parser.parse(once.as_bytes()).unwrap().has_duplicate_keys());
+        let text = format!("{{\"o\":{{{},\"{twice}\":1}}}}", members.join(","));
+        prop_assert!(parser.parse(text.as_bytes()).unwrap().has_duplicate_keys());
+    }
+}
+
+#[test]
+fn numbers_keep_their_digits() {
+    let text = r#"{"a":9223372036854775808,"b":1.0,"c":1e400,"d":-0}"#;
+    let mut parser = Parser::default();
+    let raw: Vec<_> = parser.parse(text.as_bytes()).unwrap().members().map(|(_, v)| v.raw()).collect();
+    assert_eq!(raw, ["9223372036854775808", "1.0", "1e400", "-0"]);
+}
+
+#[test]
+fn the_last_of_duplicate_keys_wins() {
+    let mut parser = Parser::default();
+    let value = parser.parse(br#"{"a":1,"b":2,"\u0061":3}"#).unwrap();
+    assert_eq!(value.get("a").unwrap().raw(), "3");
+    assert!(value.has_duplicate_keys());
+}
+
+#[test]
+fn surrogates_decode_and_lone_ones_are_replaced() {
+    let mut parser = Parser::default();
+    let value = parser.parse(br#""\ud83d\ude00 \ud83d \ude00x\ud83d\u0041""#).unwrap();
+    assert_eq!(value.as_str().unwrap(), "😀 \u{fffd} \u{fffd}x\u{fffd}A");
+}
+
+#[test]
+fn errors_name_the_offset() {
+    assert_eq!(parse_error("{\"a\":1,}"), SyntaxError::Expected { expected: "a key in double quotes", at: 7 });
+    assert_eq!(parse_error("{\"a\" 1}"), SyntaxError::Expected { expected: "`:`", at: 5 });
+    assert_eq!(parse_error("[1 2]"), SyntaxError::Expected { expected: "`,` or `]`", at: 3 });
+    assert_eq!(parse_error("1 x"), SyntaxError::Expected { expected: "the end of the text", at: 2 });
+    assert_eq!(parse_error("\"a\u{1}\""), SyntaxError::ControlCharacter { at: 2 });
+    assert_eq!(Parser::default().parse(b"\"\xff\"").err(), Some(SyntaxError::InvalidUtf8 { at: 1 }));
+}
+
+#[test]
+fn depth_is_limited_without_recursion() {
+    let nested = |n: usize| "[".repeat(n) + &"]".repeat(n);
+    let mut parser = Parser::with_max_depth(20);
+    assert!(parser.parse(nested(20).as_bytes()).is_ok());
+    assert_eq!(parser.parse(nested(21).as_bytes()).err(), Some(SyntaxError::TooDeep { limit: 20, at: 20 }));
+    let mut parser = Parser::with_max_depth(usize::MAX);
+    assert!(parser.parse(nested(1_000_000).as_bytes()).is_ok());
+}

@@ -1,0 +1,4 @@
+//! Words that both programs speak: record ids, JSON text, configuration, Kafka client options, telemetry, signals.
+
+pub mod json;
+pub mod record;
