@@ -74,7 +74,7 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match SIZES
             .iter()
-            .find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0)
+            .find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor))
         {
             Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
             None => write!(f, "{}", self.0),
@@ -141,7 +141,7 @@ impl fmt::Display for HumanDuration {
         let millis = self.0.as_millis();
         match SPANS
             .iter()
-            .find(|(_, factor)| millis >= u128::from(*factor) && millis % u128::from(*factor) == 0)
+            .find(|(_, factor)| millis >= u128::from(*factor) && millis.is_multiple_of(u128::from(*factor)))
         {
             Some((unit, factor)) => write!(f, "{}{unit}", millis / u128::from(*factor)),
             None => f.write_str("0s"),

@@ -1,0 +1,58 @@
+//! Logs on standard error, as text or as one JSON object per line.
+
+use std::io::IsTerminal;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// The variables that override the level, the first one that is set wins.
+const OVERRIDES: [&str; 2] = ["MILLRACE_LOG", "RUST_LOG"];
+
+/// Sends the log of this process to standard error; a second call changes nothing.
+///
+/// `level` is a filter such as `info` or `info,millrace_shipper::read=debug`. `MILLRACE_LOG` or `RUST_LOG` win over it; a filter
+/// that cannot be read is named in the log and left out.
+pub fn init(format: LogFormat, level: &str) {
+    let over = OVERRIDES
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|text| !text.is_empty()));
+    let wanted = over.as_deref().unwrap_or(level);
+    let (filter, refused) = match EnvFilter::builder().parse(wanted) {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new("info"), Some(error)),
+    };
+    let registry = tracing_subscriber::registry().with(filter);
+    let is_ours = match format {
+        LogFormat::Text => {
+            let layer = fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(std::io::stderr().is_terminal());
+            registry.with(layer.with_target(false)).try_init().is_ok()
+        }
+        LogFormat::Json => {
+            let layer = fmt::layer()
+                .with_writer(std::io::stderr)
+                .json()
+                .flatten_event(true)
+                .with_current_span(false);
+            registry.with(layer.with_span_list(false)).try_init().is_ok()
+        }
+    };
+    if let (true, Some(error)) = (is_ours, refused) {
+        tracing::warn!(filter = wanted, %error, "log filter cannot be read, using info");
+    }
+}
