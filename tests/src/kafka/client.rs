@@ -1,0 +1,376 @@
+//! What tests do to topics and groups.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::http::block_on;
+use crate::wait;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One record of a topic, copied out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub partition: i32,
+    pub offset: i64,
+    /// Milliseconds since 1970.
+    pub timestamp: Option<i64>,
+    pub key: Option<Vec<u8>>,
+    pub value: Vec<u8>,
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Record {
+    /// The key as text; empty without a key.
+    pub fn key_text(&self) -> String {
+        String::from_utf8_lossy(self.key.as_deref().unwrap_or_default()).into_owned()
+    }
+
+    /// The value as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.value).into_owned()
+    }
+
+    /// The first header of this name as text.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let (_, value) = self.headers.iter().find(|(key, _)| key == name)?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    }
+
+    fn copy(message: &BorrowedMessage<'_>) -> Self {
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp: message.timestamp().to_millis(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().unwrap_or_default().to_vec(),
+            headers: headers
+                .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
+                .collect(),
+        }
+    }
+}
+
+/// Offsets per partition.
+pub type Offsets = BTreeMap<i32, i64>;
+
+/// A client of any Kafka cluster.
+pub struct KafkaClient {
+    bootstrap: String,
+}
+
+impl KafkaClient {
+    /// Makes a client; nothing is sent before its first use.
+    pub fn new(bootstrap: &str) -> Self {
+        Self {
+            bootstrap: bootstrap.to_owned(),
+        }
+    }
+
+    /// The address for `--brokers`.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("reconnect.backoff.max.ms", "500")
+            // A broker that a test has stopped is no news.
+            .set("log_level", "0");
+        config
+    }
+
+    fn consumer(&self, group: &str) -> Result<BaseConsumer> {
+        let consumer = self
+            .config()
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "error")
+            .set("check.crcs", "true")
+            .set("fetch.wait.max.ms", "20")
+            .create()?;
+        Ok(consumer)
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
+        Ok(self.config().create()?)
+    }
+
+    /// True if a broker answers within a second.
+    ///
+    /// # Errors
+    ///
+    /// If no client can be made.
+    pub fn is_ready(&self) -> Result<bool> {
+        let consumer = self.consumer("harness")?;
+        let metadata = consumer.fetch_metadata(None, Duration::from_secs(1));
+        Ok(metadata.is_ok_and(|metadata| !metadata.brokers().is_empty()))
+    }
+
+    /// Creates a topic with one replica; `settings` are topic settings such as
+    /// `("max.message.bytes", "65536")`.
+    ///
+    /// # Errors
+    ///
+    /// If the broker refuses, or knows the topic already.
+    pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<()> {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
+        let admin = self.admin()?;
+        let results = block_on(admin.create_topics([&topic], &admin_options()))?;
+        for result in results {
+            result.map_err(|(name, code)| anyhow!("cannot create topic `{name}`: {code}"))?;
+        }
+        // The reply may come before every partition has a leader.
+        wait::until_true(&format!("leaders of topic `{name}`"), TIMEOUT, || {
+            Ok(self.partitions(name)?.len() == usize::try_from(partitions)?)
+        })
+    }
+
+    /// Deletes a topic.
+    ///
+    /// # Errors
+    ///
+    /// If the broker refuses.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        let admin = self.admin()?;
+        let results = block_on(admin.delete_topics(&[name], &admin_options()))?;
+        for result in results {
+            result.map_err(|(name, code)| anyhow!("cannot delete topic `{name}`: {code}"))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the partitions of a topic that have a leader; none if there is no such topic.
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer.
+    pub fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
+        let consumer = self.consumer("harness")?;
+        let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT)?;
+        let topics = metadata.topics().iter().filter(|found| found.name() == topic);
+        let partitions = topics.flat_map(|topic| topic.partitions());
+        let mut with_leader: Vec<i32> = partitions
+            .filter(|partition| partition.leader() >= 0 && partition.error().is_none())
+            .map(|partition| partition.id())
+            .collect();
+        with_leader.sort_unstable();
+        Ok(with_leader)
+    }
+
+    /// Produces records of key and value and waits for all acknowledgements. `partition: None`
+    /// leaves the choice to the key's hash.
+    ///
+    /// # Errors
+    ///
+    /// If one is not acknowledged.
+    pub fn produce<'a>(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        records: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<()> {
+        let producer: BaseProducer = self
+            .config()
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "5")
+            .set("message.timeout.ms", "30000")
+            .create()?;
+        for (key, value) in records {
+            let mut record = BaseRecord::to(topic).key(key).payload(value);
+            if let Some(partition) = partition {
+                record = record.partition(partition);
+            }
+            while let Err((error, again)) = producer.send(record) {
+                let full = KafkaError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull);
+                ensure!(error == full, "cannot produce to `{topic}`: {error}");
+                producer.poll(Duration::from_millis(50));
+                record = again;
+            }
+        }
+        producer.flush(TIMEOUT)?;
+        Ok(())
+    }
+
+    /// Reads a topic from its first record to the end it has now, in partition order.
+    ///
+    /// # Errors
+    ///
+    /// If the topic is not there or cannot be read.
+    pub fn read_topic(&self, topic: &str) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        self.for_each_record(topic, |message| records.push(Record::copy(message)))?;
+        records.sort_by_key(|record| (record.partition, record.offset));
+        Ok(records)
+    }
+
+    /// Calls `look` with every record that the topic holds now, without copying it.
+    ///
+    /// # Errors
+    ///
+    /// If the topic is not there or cannot be read.
+    pub fn for_each_record(&self, topic: &str, mut look: impl FnMut(&BorrowedMessage<'_>)) -> Result<()> {
+        let consumer = self.consumer("harness")?;
+        let ends = self.end_offsets(topic)?;
+        ensure!(!ends.is_empty(), "there is no topic `{topic}`");
+        let mut list = TopicPartitionList::new();
+        for partition in ends.keys() {
+            list.add_partition_offset(topic, *partition, Offset::Beginning)?;
+        }
+        consumer.assign(&list)?;
+        let mut open: Offsets = ends.into_iter().filter(|(_, end)| *end > 0).collect();
+        let mut heard = Instant::now();
+        while !open.is_empty() {
+            match consumer.poll(Duration::from_millis(200)) {
+                None => ensure!(heard.elapsed() < TIMEOUT, "`{topic}` stopped answering: {open:?}"),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    // The end of the partition is at or past the end asked for at the start.
+                    open.remove(&partition);
+                }
+                Some(Err(error)) => bail!("cannot read `{topic}`: {error}"),
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    let Some(end) = open.get(&message.partition()).copied() else {
+                        continue;
+                    };
+                    if message.offset() < end {
+                        look(&message);
+                    }
+                    if message.offset() + 1 >= end {
+                        open.remove(&message.partition());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The offset after the last record, per partition.
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer.
+    pub fn end_offsets(&self, topic: &str) -> Result<Offsets> {
+        self.watermarks(topic).map(|marks| {
+            let ends = marks.into_iter().map(|(partition, (_, end))| (partition, end));
+            ends.collect()
+        })
+    }
+
+    /// The offset of the first record still there, per partition.
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer.
+    pub fn start_offsets(&self, topic: &str) -> Result<Offsets> {
+        self.watermarks(topic).map(|marks| {
+            let starts = marks.into_iter().map(|(partition, (start, _))| (partition, start));
+            starts.collect()
+        })
+    }
+
+    fn watermarks(&self, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>> {
+        let consumer = self.consumer("harness")?;
+        let mut marks = BTreeMap::new();
+        for partition in self.partitions(topic)? {
+            let found = consumer
+                .fetch_watermarks(topic, partition, TIMEOUT)
+                .with_context(|| format!("no offsets of {topic}/{partition}"))?;
+            marks.insert(partition, found);
+        }
+        Ok(marks)
+    }
+
+    /// The offsets that a group has committed; partitions without a commit are left out.
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer.
+    pub fn committed(&self, group: &str, topic: &str) -> Result<Offsets> {
+        let consumer = self.consumer(group)?;
+        let mut list = TopicPartitionList::new();
+        for partition in self.partitions(topic)? {
+            list.add_partition(topic, partition);
+        }
+        let committed = consumer.committed_offsets(list, TIMEOUT)?;
+        let mut offsets = Offsets::new();
+        for element in committed.elements() {
+            if let Offset::Offset(offset) = element.offset() {
+                offsets.insert(element.partition(), offset);
+            }
+        }
+        Ok(offsets)
+    }
+
+    /// How many records a group has not yet committed, over all partitions.
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer.
+    pub fn lag(&self, group: &str, topic: &str) -> Result<i64> {
+        let committed = self.committed(group, topic)?;
+        let marks = self.watermarks(topic)?;
+        let lags = marks.into_iter().map(|(partition, (start, end))| {
+            let finished = committed.get(&partition).copied().unwrap_or(start);
+            end - finished.max(start)
+        });
+        Ok(lags.sum())
+    }
+
+    /// Waits until a group has committed the end of every partition.
+    ///
+    /// # Errors
+    ///
+    /// If it has not within `limit`; the message gives the lag then.
+    pub fn wait_no_lag(&self, group: &str, topic: &str, limit: Duration) -> Result<()> {
+        let mut lag = 0;
+        wait::until_true("the group's last commit", limit, || {
+            lag = self.lag(group, topic)?;
+            Ok(lag == 0)
+        })
+        .with_context(|| format!("group `{group}` is {lag} records behind on `{topic}`"))
+    }
+
+    /// Removes all records before the given offsets, as retention would.
+    ///
+    /// # Errors
+    ///
+    /// If the broker refuses.
+    pub fn delete_records(&self, topic: &str, before: &Offsets) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in before {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+        }
+        let admin = self.admin()?;
+        let done = block_on(admin.delete_records(&list, &admin_options()))?;
+        for element in done.elements() {
+            element
+                .error()
+                .with_context(|| format!("cannot delete records of {topic}/{}", element.partition()))?;
+        }
+        Ok(())
+    }
+}
+
+fn admin_options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(TIMEOUT))
+        .operation_timeout(Some(TIMEOUT))
+}

@@ -1,0 +1,19 @@
+//! What the end-to-end tests and the demo stand on: real servers, the project's programs as child
+//! processes, a faulty network, and an oracle that knows every line written.
+//!
+//! ```text
+//! writer -> (shipper -> kafka -> indexer -> elasticsearch) -> oracle
+//!             process    kafka    process    elasticsearch
+//! ```
+
+pub mod elasticsearch;
+pub mod http;
+pub mod kafka;
+pub mod oracle;
+pub mod ports;
+pub mod process;
+pub mod proxy;
+pub mod scratch;
+pub mod servers;
+pub mod wait;
+pub mod writer;

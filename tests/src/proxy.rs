@@ -1,0 +1,250 @@
+//! A TCP proxy that behaves as badly as a network can.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::wait;
+
+const TICK: Duration = Duration::from_millis(10);
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// What the proxy does with connections and bytes, old and new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Hands everything on.
+    Pass,
+    /// Hands every piece on after this time, each way.
+    Delay(Duration),
+    /// Accepts connections and bytes, and hands nothing on until the mode changes.
+    BlackHole,
+    /// Hands requests on, and closes the connection when the reply comes: the outcome of a
+    /// request is unknown to the client.
+    CutReplies,
+    /// Closes all connections and listens no longer.
+    Refuse,
+}
+
+/// Listens on a free port of 127.0.0.1 and connects to a target. Ends when dropped.
+pub struct Proxy {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    target: SocketAddr,
+    mode: Mutex<Mode>,
+    /// Raised by one to make every pump that was started before end.
+    cuts: AtomicU64,
+    is_listening: AtomicBool,
+    is_over: AtomicBool,
+    num_accepted: AtomicU64,
+}
+
+impl Proxy {
+    /// Starts in [`Mode::Pass`]; the target need not listen yet.
+    ///
+    /// # Errors
+    ///
+    /// If no port is free.
+    pub fn start(target: SocketAddr) -> Result<Self> {
+        let addr = SocketAddr::from(([127, 0, 0, 1], crate::ports::free()?));
+        let listener = listen(addr).with_context(|| format!("cannot listen on {addr}"))?;
+        let shared = Arc::new(Shared {
+            target,
+            mode: Mutex::new(Mode::Pass),
+            cuts: AtomicU64::new(0),
+            is_listening: AtomicBool::new(true),
+            is_over: AtomicBool::new(false),
+            num_accepted: AtomicU64::new(0),
+        });
+        let accepting = Arc::clone(&shared);
+        std::thread::spawn(move || accept(&accepting, addr, listener));
+        Ok(Self { addr, shared })
+    }
+
+    /// Where clients connect to.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Changes what happens from now on, on open connections too. After [`Mode::Refuse`], and
+    /// after leaving it, returns when the port is closed or open.
+    ///
+    /// # Errors
+    ///
+    /// If the port cannot be closed or opened within 10 s.
+    pub fn set(&self, mode: Mode) -> Result<()> {
+        *self.shared.mode() = mode;
+        if mode == Mode::Refuse {
+            self.cut();
+        }
+        let wanted = mode != Mode::Refuse;
+        wait::until_true("the proxy's port", Duration::from_secs(10), || {
+            Ok(self.shared.is_listening.load(Ordering::SeqCst) == wanted)
+        })
+    }
+
+    /// Closes all open connections, once; new ones are served as the mode says.
+    pub fn cut(&self) {
+        self.shared.cuts.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How many connections have been accepted so far.
+    pub fn num_accepted(&self) -> u64 {
+        self.shared.num_accepted.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+}
+
+impl Shared {
+    fn mode(&self) -> MutexGuard<'_, Mode> {
+        self.mode.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::SeqCst)
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(addr)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn accept(shared: &Arc<Shared>, addr: SocketAddr, listener: TcpListener) {
+    let mut listener = Some(listener);
+    while !shared.is_over() {
+        let refuse = *shared.mode() == Mode::Refuse;
+        if refuse {
+            listener = None;
+        } else if listener.is_none() {
+            // Tried again at the next turn; `set` gives up after a while.
+            listener = listen(addr).ok();
+        }
+        shared.is_listening.store(listener.is_some(), Ordering::SeqCst);
+        match listener.as_ref().map(TcpListener::accept) {
+            Some(Ok((client, _))) => {
+                shared.num_accepted.fetch_add(1, Ordering::SeqCst);
+                serve(shared, client);
+            }
+            _ => std::thread::sleep(TICK),
+        }
+    }
+}
+
+/// Connects to the target and pumps both ways, each on a thread. A target that is not there closes
+/// the client's connection.
+fn serve(shared: &Arc<Shared>, client: TcpStream) {
+    let shared = Arc::clone(shared);
+    let born = shared.cuts.load(Ordering::SeqCst);
+    std::thread::spawn(move || -> io::Result<()> {
+        client.set_nonblocking(false)?;
+        let server = TcpStream::connect_timeout(&shared.target, Duration::from_secs(5))?;
+        for stream in [&client, &server] {
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(TICK))?;
+        }
+        let replies = (server.try_clone()?, client.try_clone()?);
+        let of_replies = Arc::clone(&shared);
+        std::thread::spawn(move || pump(&of_replies, born, true, &replies.0, &replies.1));
+        pump(&shared, born, false, &client, &server);
+        Ok(())
+    });
+}
+
+fn pump(shared: &Shared, born: u64, is_reply: bool, from: &TcpStream, to: &TcpStream) {
+    // An error on either side ends the connection as a whole, which is all a proxy can say.
+    let _ = pump_until_end(shared, born, is_reply, from, to);
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+fn pump_until_end(
+    shared: &Shared,
+    born: u64,
+    is_reply: bool,
+    mut from: &TcpStream,
+    mut to: &TcpStream,
+) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let is_cut = || shared.cuts.load(Ordering::SeqCst) != born;
+    while !is_cut() {
+        let len = match from.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(len) => len,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        while *shared.mode() == Mode::BlackHole && !is_cut() {
+            std::thread::sleep(TICK);
+        }
+        let mode = *shared.mode();
+        if let Mode::Delay(time) = mode {
+            std::thread::sleep(time);
+        }
+        if is_cut() || (is_reply && mode == Mode::CutReplies) {
+            return Ok(());
+        }
+        to.write_all(&chunk[..len])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Connects, says something and returns what comes back, or `None` if nothing does.
+    fn echo(addr: SocketAddr) -> Option<Vec<u8>> {
+        let mut stream = TcpStream::connect(addr).ok()?;
+        stream.set_read_timeout(Some(Duration::from_millis(200))).ok()?;
+        stream.write_all(b"hello").ok()?;
+        let mut reply = [0; 5];
+        stream.read_exact(&mut reply).ok()?;
+        Some(reply.to_vec())
+    }
+
+    fn echo_server() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut reader, mut writer) = (stream.as_ref().unwrap(), stream.as_ref().unwrap());
+                // Ends with an error when the proxy cuts, as it should.
+                let _ = io::copy(&mut reader, &mut writer);
+            }
+        });
+        addr
+    }
+
+    #[test]
+    fn each_mode_does_what_it_says() {
+        let proxy = Proxy::start(echo_server()).unwrap();
+        let says = |mode| {
+            proxy.set(mode).unwrap();
+            echo(proxy.addr())
+        };
+        let hello = Some(b"hello".to_vec());
+        assert_eq!(says(Mode::Pass), hello);
+        assert_eq!(says(Mode::Refuse), None);
+        assert!(TcpStream::connect(proxy.addr()).is_err());
+        assert_eq!(says(Mode::Delay(Duration::from_millis(20))), hello);
+        assert_eq!(says(Mode::BlackHole), None);
+        assert_eq!(says(Mode::CutReplies), None);
+        assert_eq!(says(Mode::Pass), hello);
+    }
+}
