@@ -15,5 +15,6 @@ pub mod process;
 pub mod proxy;
 pub mod scratch;
 pub mod servers;
+pub mod stack;
 pub mod wait;
 pub mod writer;

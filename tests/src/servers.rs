@@ -1,6 +1,7 @@
 //! Where the real servers and the Java to run them with are.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -94,4 +95,35 @@ pub fn hand_over(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes `wanted` a folder that [`UNPRIVILEGED_USER`] can reach if we are root, and returns it.
+///
+/// Where a folder above it is closed to others, as root's home is, it becomes a link to a new
+/// folder in `/var/tmp`.
+///
+/// # Errors
+///
+/// If the folder cannot be made.
+pub fn dir_for_unprivileged(wanted: &Path) -> Result<PathBuf> {
+    if !wanted.exists() {
+        let parent = wanted.parent().context("the folder needs a parent")?;
+        fs::create_dir_all(parent)?;
+        if are_root() && !fs::canonicalize(parent)?.ancestors().all(others_can_enter) {
+            let elsewhere = Path::new("/var/tmp").join(format!("millrace-{}", crate::stack::unique()));
+            fs::create_dir(&elsewhere)?;
+            // A link of an earlier run may be left whose folder is gone.
+            if wanted.is_symlink() {
+                fs::remove_file(wanted)?;
+            }
+            std::os::unix::fs::symlink(&elsewhere, wanted)?;
+        } else {
+            fs::create_dir(wanted)?;
+        }
+    }
+    fs::canonicalize(wanted).with_context(|| format!("cannot find {}", wanted.display()))
+}
+
+fn others_can_enter(dir: &Path) -> bool {
+    fs::metadata(dir).is_ok_and(|dir| dir.permissions().mode() & 0o001 != 0)
 }

@@ -143,7 +143,9 @@ impl Elasticsearch {
             Ok(self.client.is_ready())
         });
         if let Err(error) = waited {
-            let process = self.take()?;
+            let mut process = self.take()?;
+            // A detached one would stay for ever. It may have ended by itself: that is the error.
+            let _ = process.kill9();
             return Err(error.context(process.log_tail()));
         }
         Ok(())

@@ -133,11 +133,15 @@ impl Kafka {
         ensure!(slot.is_none(), "kafka runs already");
         let mut process = self.launch.start()?;
         let what = format!("Kafka on {}", self.client.bootstrap());
-        wait::until_true(&what, START_LIMIT, || {
+        let ready = wait::until_true(&what, START_LIMIT, || {
             process.ensure_running()?;
             self.client.is_ready()
-        })
-        .map_err(|error| error.context(process.log_tail()))?;
+        });
+        if let Err(error) = ready {
+            // A detached one would stay for ever. It may have ended by itself: that is the error.
+            let _ = process.kill9();
+            return Err(error.context(process.log_tail()));
+        }
         *slot = Some(process);
         Ok(())
     }

@@ -1,0 +1,50 @@
+# The two commands to begin with: `make demo` and `make test`.
+
+# An installed Rust need not be on the path of the shell that runs make.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+CARGO ?= cargo
+# One set of packages for every command: another one would mean other features of the libraries,
+# and building them a second time.
+ALL := --workspace --locked
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check up down build bootstrap servers clean
+
+help: ## Lists what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: bootstrap servers ## Shows the whole way from files to Elasticsearch on this machine, in about a minute (KEEP=1 leaves it running)
+	$(CARGO) build $(ALL) --release --bins
+	@target/release/demo
+
+test: check servers ## Checks, then tests the programs end to end on a real Kafka and a real Elasticsearch
+	$(CARGO) build $(ALL) --bins
+	$(CARGO) test $(ALL) --test '*'
+
+check: bootstrap ## Format, lints, licences and bans, unit tests
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy $(ALL) --all-targets -- -D warnings
+	$(CARGO) test $(ALL) --lib --bins
+
+up: bootstrap servers ## Starts Kafka and Elasticsearch: with Docker if an engine answers, else as Java processes
+	$(CARGO) build $(ALL) --bin stack
+	@target/debug/stack up
+
+down: ## Stops what `make up` started
+	$(CARGO) build $(ALL) --bin stack
+	@target/debug/stack down
+
+build: bootstrap ## Builds shipper and indexer for use, in target/release
+	$(CARGO) build $(ALL) --release --bins
+
+bootstrap: ## Checks for compilers, Java and Maven, and installs what is missing where it may
+	@scripts/bootstrap
+
+servers: bootstrap ## Fetches Kafka and Elasticsearch into the cache, once
+	@scripts/servers >/dev/null
+
+clean: ## Removes what was built, and the stack with its data
+	@[ ! -e .run ] || $(MAKE) down
+	$(CARGO) clean
+	rm -rf .run
