@@ -4,3 +4,7 @@ pub mod json;
 pub mod record;
 pub mod config;
 pub mod telemetry;
+pub mod kafka;
+pub mod retry;
+pub mod shutdown;
+pub mod exit;

@@ -46,12 +46,7 @@ impl Checker<'_> {
                     }
                     _ => String::new(),
                 };
-                self.fault(
-                    node,
-                    path,
-                    format!("is {}, but must be {}", node.kind(), kinds.wanted()),
-                    remedy,
-                )
+                self.fault(node, path, format!("is {}, but must be {}", node.kind(), kinds.wanted()), remedy)
             }
         }
     }
@@ -63,12 +58,7 @@ impl Checker<'_> {
 
     fn check_choice(&mut self, node: &Node, choices: &[&str], path: &str) -> Option<Value> {
         let Content::Scalar(scalar) = &node.content else {
-            return self.fault(
-                node,
-                path,
-                format!("is {}, but must be a word", node.kind()),
-                one_of(choices),
-            );
+            return self.fault(node, path, format!("is {}, but must be a word", node.kind()), one_of(choices));
         };
         if choices.contains(&scalar.text.as_str()) {
             return Some(Value::String(scalar.text.clone()));
@@ -85,11 +75,7 @@ impl Checker<'_> {
         let mut best: Option<(usize, Faults)> = None;
         for schema in alternatives {
             let mut faults = Faults::default();
-            let value = Checker {
-                schemas: self.schemas,
-                faults: &mut faults,
-            }
-            .check(node, schema, path);
+            let value = Checker { schemas: self.schemas, faults: &mut faults }.check(node, schema, path);
             if faults.is_empty() {
                 return value;
             }
@@ -129,12 +115,7 @@ impl Checker<'_> {
     fn check_list(&mut self, node: &Node, items: &[Node], schema: &Value, path: &str) -> Option<Value> {
         let least = schema["minItems"].as_u64().unwrap_or(0);
         if (items.len() as u64) < least {
-            return self.fault(
-                node,
-                path,
-                format!("has {} entries, but needs {least}", items.len()),
-                "",
-            );
+            return self.fault(node, path, format!("has {} entries, but needs {least}", items.len()), "");
         }
         let item = schema.get("items").unwrap_or(&Value::Null);
         let values: Vec<Value> = items
@@ -190,12 +171,7 @@ impl Checker<'_> {
             || (target.is_none() && out.get(name).is_some_and(Value::is_object) && is_secret(schema))
         {
             let twin = target.map_or_else(|| format!("{name}_file"), str::to_owned);
-            self.faults.push(
-                &entry.origin,
-                path,
-                format!("given beside `{twin}`"),
-                "keep one of the two",
-            );
+            self.faults.push(&entry.origin, path, format!("given beside `{twin}`"), "keep one of the two");
             return;
         }
         match (value, target) {
@@ -220,17 +196,9 @@ impl Checker<'_> {
             }
             let about = self.schemas.about(schema, name);
             let hint = about.map_or_else(String::new, |about| format!(" ({about})"));
-            let twin = if self.schemas.has_file_twin(schema, name) {
-                format!(" or `{name}_file`")
-            } else {
-                String::new()
-            };
-            self.faults.push(
-                &node.origin,
-                &below,
-                "missing",
-                format!("add the key `{name}`{twin}{hint}"),
-            );
+            let twin =
+                if self.schemas.has_file_twin(schema, name) { format!(" or `{name}_file`") } else { String::new() };
+            self.faults.push(&node.origin, &below, "missing", format!("add the key `{name}`{twin}{hint}"));
         }
     }
 
@@ -239,10 +207,7 @@ impl Checker<'_> {
         if scalar.is_null() {
             return self.fault(node, path, "has no value", "write one, or remove the key");
         }
-        if let Some(result) = schema["format"]
-            .as_str()
-            .and_then(|format| units::check_format(format, &scalar.text))
-        {
+        if let Some(result) = schema["format"].as_str().and_then(|format| units::check_format(format, &scalar.text)) {
             return match result {
                 Ok(()) => Some(Value::String(scalar.text.clone())),
                 Err(error) => self.fault(node, path, error.what, error.remedy),
@@ -268,11 +233,7 @@ impl Checker<'_> {
         if kinds.allows(Kind::Text) {
             return Some(Value::String(scalar.text.clone()));
         }
-        let shown = if is_secret(schema) {
-            "the value".to_owned()
-        } else {
-            quoted(scalar)
-        };
+        let shown = if is_secret(schema) { "the value".to_owned() } else { quoted(scalar) };
         let remedy = match kinds.wanted() {
             "true or false" if matches!(scalar.text.to_lowercase().as_str(), "yes" | "on") => "write true",
             "true or false" if matches!(scalar.text.to_lowercase().as_str(), "no" | "off") => "write false",
@@ -322,18 +283,11 @@ fn quoted(scalar: &Scalar) -> String {
 }
 
 fn integer(text: &str) -> Option<Number> {
-    text.parse::<u64>()
-        .map(Number::from)
-        .or_else(|_| text.parse::<i64>().map(Number::from))
-        .ok()
+    text.parse::<u64>().map(Number::from).or_else(|_| text.parse::<i64>().map(Number::from)).ok()
 }
 
 fn decimal(text: &str) -> Option<Number> {
     // Rust reads "inf" and "nan" as numbers, YAML does not.
     let looks_numeric = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
-    if looks_numeric {
-        text.parse().ok().and_then(Number::from_f64)
-    } else {
-        None
-    }
+    if looks_numeric { text.parse().ok().and_then(Number::from_f64) } else { None }
 }

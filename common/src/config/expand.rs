@@ -12,10 +12,7 @@ pub(super) struct ExpandError {
 
 impl ExpandError {
     fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            remedy: remedy.into(),
-        }
+        Self { what: what.into(), remedy: remedy.into() }
     }
 }
 
@@ -33,10 +30,7 @@ pub(super) fn expand(text: &str, env: Environment<'_>) -> Result<String, ExpandE
             rest = after;
         } else if let Some(after) = rest.strip_prefix('{') {
             let end = closing(after).ok_or_else(|| {
-                ExpandError::new(
-                    "`${` has no closing `}`",
-                    "close it, or write `$${` for the characters themselves",
-                )
+                ExpandError::new("`${` has no closing `}`", "close it, or write `$${` for the characters themselves")
             })?;
             out.push_str(&resolve(&after[..end], env)?);
             rest = &after[end + 1..];
@@ -148,14 +142,8 @@ mod tests {
     fn what_cannot_be_resolved_is_named() {
         for (text, what) in [
             ("${NONE}", "the environment variable `NONE` is not set"),
-            (
-                "${NONE:?the pod sets it}",
-                "the environment variable `NONE` is not set: the pod sets it",
-            ),
-            (
-                "${EMPTY:?the pod sets it}",
-                "the environment variable `EMPTY` is not set: the pod sets it",
-            ),
+            ("${NONE:?the pod sets it}", "the environment variable `NONE` is not set: the pod sets it"),
+            ("${EMPTY:?the pod sets it}", "the environment variable `EMPTY` is not set: the pod sets it"),
             ("${HOST", "`${` has no closing `}`"),
             ("${HOST:+x}", "`${HOST:+x}` has an unknown form"),
             ("${1}", "`${1}` does not name an environment variable"),

@@ -51,10 +51,7 @@ pub struct Faults {
 
 impl Faults {
     pub(super) fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            ..Self::default()
-        }
+        Self { name: name.to_owned(), ..Self::default() }
     }
 
     pub(super) fn mark(&mut self, path: String, origin: Origin) {
@@ -88,12 +85,7 @@ impl Faults {
         match value {
             Some(value) if self.faults.is_empty() => Ok(value),
             None if self.faults.is_empty() => {
-                self.push(
-                    &Origin::Unwritten,
-                    "",
-                    "could not be read",
-                    "report this as a bug, with the file",
-                );
+                self.push(&Origin::Unwritten, "", "could not be read", "report this as a bug, with the file");
                 Err(self)
             }
             _ => Err(self),
@@ -112,9 +104,7 @@ impl Faults {
 
     /// Whether a fault already concerns this key, or a key above or below it.
     pub(super) fn touches(&self, path: &str) -> bool {
-        self.faults
-            .iter()
-            .any(|fault| is_prefix(&fault.path, path) || is_prefix(path, &fault.path))
+        self.faults.iter().any(|fault| is_prefix(&fault.path, path) || is_prefix(path, &fault.path))
     }
 
     fn origin_of(&self, path: &str) -> Origin {
@@ -132,8 +122,7 @@ impl Faults {
 }
 
 fn is_prefix(short: &str, long: &str) -> bool {
-    long.strip_prefix(short)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// A fault in the making: see [`Faults::at`].

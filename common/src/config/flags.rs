@@ -15,33 +15,20 @@ pub struct Setting {
 impl Setting {
     /// A single value for the key at `path` (`kafka.topic`, `inputs[0].paths`).
     pub fn one(flag: &str, path: &str, value: impl Into<String>) -> Self {
-        Self {
-            flag: flag.to_owned(),
-            path: path.to_owned(),
-            value: vec![value.into()],
-            is_list: false,
-        }
+        Self { flag: flag.to_owned(), path: path.to_owned(), value: vec![value.into()], is_list: false }
     }
 
     /// A list for the key at `path`.
     pub fn list<S: Into<String>>(flag: &str, path: &str, values: impl IntoIterator<Item = S>) -> Self {
         let value = values.into_iter().map(Into::into).collect();
-        Self {
-            flag: flag.to_owned(),
-            path: path.to_owned(),
-            value,
-            is_list: true,
-        }
+        Self { flag: flag.to_owned(), path: path.to_owned(), value, is_list: true }
     }
 
     pub(super) fn lay_over(&self, root: &mut Node, faults: &mut Faults) {
         let origin = Origin::Flag(self.flag.clone());
         let scalar = |text: &String| Node {
             origin: origin.clone(),
-            content: Content::Scalar(Scalar {
-                text: text.clone(),
-                plain: !text.is_empty(),
-            }),
+            content: Content::Scalar(Scalar { text: text.clone(), plain: !text.is_empty() }),
         };
         let content = match (self.is_list, self.value.first()) {
             (true, _) => Content::List(self.value.iter().map(scalar).collect()),
@@ -81,34 +68,20 @@ enum Step<'a> {
 fn steps(path: &str) -> impl Iterator<Item = Step<'_>> {
     path.split('.').flat_map(|part| {
         let (key, rest) = part.split_at(part.find('[').unwrap_or(part.len()));
-        let indices = rest
-            .split('[')
-            .filter_map(|index| index.strip_suffix(']')?.parse().ok())
-            .map(Step::Index);
+        let indices = rest.split('[').filter_map(|index| index.strip_suffix(']')?.parse().ok()).map(Step::Index);
         std::iter::once(Step::Key(key)).chain(indices)
     })
 }
 
 fn descend_key<'a>(node: &'a mut Node, key: &str, origin: &Origin) -> &'a mut Node {
     if !matches!(node.content, Content::Map(_)) {
-        *node = Node {
-            origin: origin.clone(),
-            content: Content::Map(Vec::new()),
-        };
+        *node = Node { origin: origin.clone(), content: Content::Map(Vec::new()) };
     }
     match &mut node.content {
         Content::Map(entries) => {
             let index = entries.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
-                let value = Node {
-                    origin: origin.clone(),
-                    content: Content::Map(Vec::new()),
-                };
-                entries.push(Entry {
-                    key: key.to_owned(),
-                    origin: origin.clone(),
-                    value,
-                    is_merged: false,
-                });
+                let value = Node { origin: origin.clone(), content: Content::Map(Vec::new()) };
+                entries.push(Entry { key: key.to_owned(), origin: origin.clone(), value, is_merged: false });
                 entries.len() - 1
             });
             &mut entries[index].value
@@ -119,18 +92,12 @@ fn descend_key<'a>(node: &'a mut Node, key: &str, origin: &Origin) -> &'a mut No
 
 fn descend_index<'a>(node: &'a mut Node, index: usize, origin: &Origin) -> &'a mut Node {
     if !matches!(node.content, Content::List(_)) {
-        *node = Node {
-            origin: origin.clone(),
-            content: Content::List(Vec::new()),
-        };
+        *node = Node { origin: origin.clone(), content: Content::List(Vec::new()) };
     }
     match &mut node.content {
         Content::List(items) => {
             while items.len() <= index {
-                items.push(Node {
-                    origin: origin.clone(),
-                    content: Content::Map(Vec::new()),
-                });
+                items.push(Node { origin: origin.clone(), content: Content::Map(Vec::new()) });
             }
             &mut items[index]
         }

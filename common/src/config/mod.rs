@@ -65,18 +65,12 @@ pub fn draft<T: DeserializeOwned + JsonSchema>(
         setting.lay_over(&mut root, &mut faults);
     }
     let schema = schema::<T>();
-    let mut checker = check::Checker {
-        schemas: schema::Schemas { root: &schema },
-        faults: &mut faults,
-    };
+    let mut checker = check::Checker { schemas: schema::Schemas { root: &schema }, faults: &mut faults };
     let Some(json) = checker.check(&root, &schema, "") else {
         return Draft { value: None, faults };
     };
     match serde_path_to_error::deserialize::<_, T>(json) {
-        Ok(value) => Draft {
-            value: Some(value),
-            faults,
-        },
+        Ok(value) => Draft { value: Some(value), faults },
         Err(error) => {
             let path = error.path().to_string().replace('?', "");
             let path = path.trim_start_matches('.');

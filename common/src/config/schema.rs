@@ -13,10 +13,7 @@ pub(super) const FILE_OF: &str = "x-file-of";
 ///
 /// For editors and documents; it is also what configurations are checked against.
 pub fn schema<T: JsonSchema>() -> Value {
-    let mut schema = SchemaSettings::draft2020_12()
-        .into_generator()
-        .into_root_schema_for::<T>()
-        .to_value();
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value();
     add_file_twins(&mut schema);
     schema
 }
@@ -25,11 +22,7 @@ fn add_file_twins(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(add_file_twins),
         Value::Object(object) => {
-            let secrets = object
-                .get("properties")
-                .and_then(Value::as_object)
-                .map(secret_names)
-                .unwrap_or_default();
+            let secrets = object.get("properties").and_then(Value::as_object).map(secret_names).unwrap_or_default();
             for name in &secrets {
                 let twin = json!({
                     "type": ["string", "null"],
@@ -48,11 +41,7 @@ fn add_file_twins(schema: &mut Value) {
 }
 
 fn secret_names(properties: &Map<String, Value>) -> Vec<String> {
-    properties
-        .iter()
-        .filter(|(_, schema)| is_secret(schema))
-        .map(|(name, _)| name.clone())
-        .collect()
+    properties.iter().filter(|(_, schema)| is_secret(schema)).map(|(name, _)| name.clone()).collect()
 }
 
 /// A required secret may stand in either key.
@@ -140,12 +129,8 @@ impl<'a> Schemas<'a> {
 
     /// The schema of keys that are not named, or `None` if there must be none.
     pub fn additional<'s>(&self, schema: &'s Value) -> Option<&'s Value> {
-        let rest = schema
-            .get("additionalProperties")
-            .or_else(|| schema.get("unevaluatedProperties"));
-        rest.map_or(Some(&Value::Null), |rest| {
-            if rest == &Value::Bool(false) { None } else { Some(rest) }
-        })
+        let rest = schema.get("additionalProperties").or_else(|| schema.get("unevaluatedProperties"));
+        rest.map_or(Some(&Value::Null), |rest| if rest == &Value::Bool(false) { None } else { Some(rest) })
     }
 
     /// The keys that must be there; a secret counts as its own name.
@@ -154,9 +139,7 @@ impl<'a> Schemas<'a> {
         'a: 's,
     {
         let own = schema["required"].as_array().into_iter().flatten();
-        let either = parts(schema)
-            .filter_map(|part| part["anyOf"][0]["required"].as_array())
-            .flatten();
+        let either = parts(schema).filter_map(|part| part["anyOf"][0]["required"].as_array()).flatten();
         own.chain(either).filter_map(Value::as_str)
     }
 
@@ -170,9 +153,7 @@ impl<'a> Schemas<'a> {
         'a: 's,
     {
         let property = &schema["properties"][name];
-        let text = property["description"]
-            .as_str()
-            .or_else(|| self.resolve(property)["description"].as_str())?;
+        let text = property["description"].as_str().or_else(|| self.resolve(property)["description"].as_str())?;
         let end = text.find(". ").or_else(|| text.find('\n')).unwrap_or(text.len());
         Some(text[..end].trim_end_matches('.'))
     }
@@ -245,9 +226,7 @@ impl Kinds {
     }
 
     pub fn allows_scalar(&self) -> bool {
-        [Kind::Text, Kind::Integer, Kind::Number, Kind::Boolean]
-            .into_iter()
-            .any(|kind| self.allows(kind))
+        [Kind::Text, Kind::Integer, Kind::Number, Kind::Boolean].into_iter().any(|kind| self.allows(kind))
     }
 
     /// What is wanted, for messages.

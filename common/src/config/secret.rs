@@ -61,10 +61,8 @@ impl Secret {
             Given::Value(value) => return Ok(value.clone()),
             Given::File { file } => file,
         };
-        let mut text = std::fs::read_to_string(path).map_err(|cause| SecretError::Unreadable {
-            path: path.clone(),
-            cause,
-        })?;
+        let mut text =
+            std::fs::read_to_string(path).map_err(|cause| SecretError::Unreadable { path: path.clone(), cause })?;
         text.truncate(text.trim_end_matches(['\r', '\n']).len());
         if text.is_empty() {
             return Err(SecretError::Empty { path: path.clone() });
@@ -121,11 +119,8 @@ mod tests {
     #[test]
     fn a_secret_is_never_printed() {
         for secret in [Secret::from_value("hunter2"), Secret::from_file("/hunter2")] {
-            let printed = format!(
-                "{secret} {secret:?} {:#?} {}",
-                Some(&secret),
-                serde_json::to_string(&secret).unwrap()
-            );
+            let printed =
+                format!("{secret} {secret:?} {:#?} {}", Some(&secret), serde_json::to_string(&secret).unwrap());
             assert!(!printed.contains("hunter2"), "{printed}");
         }
     }

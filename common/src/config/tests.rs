@@ -23,7 +23,7 @@ struct Broker {
     /// Topic to write to. It must exist.
     topic: String,
     #[serde(default)]
-    options: BTreeMap<String, String>,
+    options: crate::kafka::Options,
     port: Option<u16>,
     password: Option<Secret>,
 }
@@ -58,12 +58,7 @@ struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            memory: ByteSize::new(1),
-            wait: None,
-            free: Percent::new(10.0),
-            follow: false,
-        }
+        Self { memory: ByteSize::new(1), wait: None, free: Percent::new(10.0), follow: false }
     }
 }
 
@@ -101,7 +96,7 @@ kafka:
   brokers: ["a:9092", b:9092]
   topic: ${TOPIC}
   port: "${PORT}"
-  options: { linger.ms: 5, compression.type: lz4, acks: "all" }
+  options: { linger.ms: 5, compression.type: lz4, acks: "all", enable.idempotence: true }
   password_file: /run/secrets/kafka
 inputs:
   - paths: ['/var/log/*.log']
@@ -115,7 +110,11 @@ shutdown: { kind: drain, deadline: 25s }
     .unwrap();
     assert_eq!(sample.kafka.topic, "from-env");
     assert_eq!(sample.kafka.port, Some(9092));
-    assert_eq!(sample.kafka.options["linger.ms"], "5");
+    let options: Vec<_> = sample.kafka.options.iter().collect();
+    assert_eq!(
+        options,
+        [("acks", "all"), ("compression.type", "lz4"), ("enable.idempotence", "true"), ("linger.ms", "5")]
+    );
     assert_eq!(sample.kafka.password, Some(Secret::from_file("/run/secrets/kafka")));
     assert_eq!(sample.inputs[0].format, Format::Json);
     assert_eq!(
@@ -185,10 +184,7 @@ fn unset_variables_and_broken_yaml_have_a_place() {
         ],
     );
     let printed = read("kafka:\n  brokers: [a\n  topic: x\n").unwrap_err().to_string();
-    assert!(
-        printed.starts_with("a.yaml:3:") && printed.contains("not valid YAML"),
-        "{printed}"
-    );
+    assert!(printed.starts_with("a.yaml:3:") && printed.contains("not valid YAML"), "{printed}");
     let printed = read("a: 1\n---\nb: 2\n").unwrap_err().to_string();
     assert!(printed.contains("a second YAML document"), "{printed}");
 }
@@ -206,10 +202,7 @@ fn anchors_and_merges_are_followed() {
         "inputs:\n  - &a { paths: [x], format: json }\n  - { <<: *a, paths: [y] }\nkafka: { topic: t, brokers: [b] }\n",
     )
     .unwrap();
-    assert_eq!(
-        (sample.inputs[1].paths[0].as_str(), &sample.inputs[1].format),
-        ("y", &Format::Json)
-    );
+    assert_eq!((sample.inputs[1].paths[0].as_str(), &sample.inputs[1].format), ("y", &Format::Json));
 }
 
 #[test]
@@ -257,36 +250,17 @@ fn flags_win_over_the_file_and_suffice_alone() {
     ];
     let over = draft::<Sample>("a.yaml", "kafka: { topic: t, brokers: [b], port: 5 }", &settings, &env);
     let sample = over.faults.finish(over.value).unwrap();
-    assert_eq!(
-        (
-            sample.kafka.topic.as_str(),
-            sample.kafka.brokers.len(),
-            sample.kafka.port
-        ),
-        ("flagged", 2, Some(5))
-    );
+    assert_eq!((sample.kafka.topic.as_str(), sample.kafka.brokers.len(), sample.kafka.port), ("flagged", 2, Some(5)));
 
-    let alone = [
-        settings.as_slice(),
-        &[Setting::list("PATHS", "inputs[0].paths", ["/var/log/*.log"])],
-    ]
-    .concat();
+    let alone = [settings.as_slice(), &[Setting::list("PATHS", "inputs[0].paths", ["/var/log/*.log"])]].concat();
     let alone = draft::<Sample>("command line", "", &alone, &env);
     let sample = alone.faults.finish(alone.value).unwrap();
     assert_eq!(sample.inputs[0].paths, ["/var/log/*.log"]);
 
-    let bad = draft::<Sample>(
-        "command line",
-        "",
-        &[Setting::one("--memory", "limits.memory", "much")],
-        &env,
-    );
+    let bad = draft::<Sample>("command line", "", &[Setting::one("--memory", "limits.memory", "much")], &env);
     let printed = bad.faults.finish(bad.value).unwrap_err().to_string();
     assert!(printed.contains("command line: kafka: missing"), "{printed}");
-    assert!(
-        printed.contains("--memory: limits.memory: `much` is not a size"),
-        "{printed}"
-    );
+    assert!(printed.contains("--memory: limits.memory: `much` is not a size"), "{printed}");
 }
 
 #[test]
@@ -313,10 +287,7 @@ fn faults_of_the_program_join_those_of_the_file() {
 #[test]
 fn the_schema_offers_the_file_twin_of_a_secret() {
     let schema = schema::<Sample>();
-    assert_eq!(
-        schema["$defs"]["Broker"]["properties"]["password_file"]["x-file-of"],
-        "password"
-    );
+    assert_eq!(schema["$defs"]["Broker"]["properties"]["password_file"]["x-file-of"], "password");
 }
 
 proptest::proptest! {

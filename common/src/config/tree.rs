@@ -40,10 +40,7 @@ pub(super) struct Entry {
 
 impl Node {
     pub fn empty_map() -> Self {
-        Self {
-            origin: Origin::Unwritten,
-            content: Content::Map(Vec::new()),
-        }
+        Self { origin: Origin::Unwritten, content: Content::Map(Vec::new()) }
     }
 
     pub fn is_null(&self) -> bool {
@@ -76,20 +73,14 @@ const MAX_DEPTH: usize = 64;
 pub(super) fn parse(text: &str, faults: &mut Faults) -> Option<Node> {
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
-        let result = event
-            .map_err(|error| Halt::syntax(&error))
-            .and_then(|(event, span)| builder.take(event, span, faults));
+        let result =
+            event.map_err(|error| Halt::syntax(&error)).and_then(|(event, span)| builder.take(event, span, faults));
         if let Err(halt) = result {
             faults.push(&halt.origin, "", halt.what, halt.remedy);
             return None;
         }
     }
-    Some(
-        builder
-            .root
-            .filter(|root| !root.is_null())
-            .unwrap_or_else(Node::empty_map),
-    )
+    Some(builder.root.filter(|root| !root.is_null()).unwrap_or_else(Node::empty_map))
 }
 
 /// A fault after which the rest of the document cannot be understood.
@@ -101,10 +92,7 @@ struct Halt {
 
 impl Halt {
     fn syntax(error: &ScanError) -> Self {
-        let origin = Origin::Text {
-            line: error.marker().line(),
-            column: error.marker().col() + 1,
-        };
+        let origin = Origin::Text { line: error.marker().line(), column: error.marker().col() + 1 };
         Self {
             origin,
             what: format!("not valid YAML: {}", error.info()),
@@ -113,11 +101,7 @@ impl Halt {
     }
 
     fn new(origin: Origin, what: &str, remedy: &'static str) -> Self {
-        Self {
-            origin,
-            what: what.to_owned(),
-            remedy,
-        }
+        Self { origin, what: what.to_owned(), remedy }
     }
 }
 
@@ -139,17 +123,11 @@ struct Builder {
 impl Builder {
     fn take(&mut self, event: Event<'_>, span: Span, faults: &mut Faults) -> Result<(), Halt> {
         // The parser counts lines from 1 and columns from 0.
-        let origin = Origin::Text {
-            line: span.start.line(),
-            column: span.start.col() + 1,
-        };
+        let origin = Origin::Text { line: span.start.line(), column: span.start.col() + 1 };
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain && !is_text_tag(tag.as_deref(), &origin)?;
-                let content = Content::Scalar(Scalar {
-                    text: text.into_owned(),
-                    plain,
-                });
+                let content = Content::Scalar(Scalar { text: text.into_owned(), plain });
                 self.put(Node { origin, content }, anchor, faults)
             }
             Event::SequenceStart(anchor, tag) => self.open(Content::List(Vec::new()), anchor, tag.as_deref(), origin),
@@ -164,17 +142,11 @@ impl Builder {
                     let node = node.clone();
                     self.put(node, 0, faults)
                 }
-                None => Err(Halt::new(
-                    origin,
-                    "an alias inside its own anchor",
-                    "write the value out",
-                )),
+                None => Err(Halt::new(origin, "an alias inside its own anchor", "write the value out")),
             },
-            Event::DocumentStart(_) if self.root.is_some() => Err(Halt::new(
-                origin,
-                "a second YAML document",
-                "keep one document per file",
-            )),
+            Event::DocumentStart(_) if self.root.is_some() => {
+                Err(Halt::new(origin, "a second YAML document", "keep one document per file"))
+            }
             _ => Ok(()),
         }
     }
@@ -184,24 +156,10 @@ impl Builder {
         if self.open.len() >= MAX_DEPTH {
             return Err(Halt::new(origin, "nested too deeply", "keep to 64 levels"));
         }
-        if matches!(
-            self.open.last(),
-            Some(Open {
-                node: Node {
-                    content: Content::Map(_),
-                    ..
-                },
-                key: None,
-                ..
-            })
-        ) {
+        if matches!(self.open.last(), Some(Open { node: Node { content: Content::Map(_), .. }, key: None, .. })) {
             return Err(Halt::new(origin, "a list or mapping as a key", "use a text as the key"));
         }
-        self.open.push(Open {
-            node: Node { origin, content },
-            anchor,
-            key: None,
-        });
+        self.open.push(Open { node: Node { origin, content }, anchor, key: None });
         Ok(())
     }
 
@@ -226,28 +184,12 @@ impl Builder {
             Content::List(items) => items.push(node),
             Content::Map(entries) => match (parent.key.take(), node.content) {
                 (Some((key, origin)), content) => {
-                    let value = Node {
-                        origin: node.origin,
-                        content,
-                    };
-                    add_entry(
-                        entries,
-                        Entry {
-                            key,
-                            origin,
-                            value,
-                            is_merged: false,
-                        },
-                        faults,
-                    );
+                    let value = Node { origin: node.origin, content };
+                    add_entry(entries, Entry { key, origin, value, is_merged: false }, faults);
                 }
                 (None, Content::Scalar(scalar)) => parent.key = Some((scalar.text, node.origin)),
                 (None, _) => {
-                    return Err(Halt::new(
-                        node.origin,
-                        "a list or mapping as a key",
-                        "use a text as the key",
-                    ));
+                    return Err(Halt::new(node.origin, "a list or mapping as a key", "use a text as the key"));
                 }
             },
             Content::Scalar(_) | Content::Broken => {}
@@ -269,17 +211,9 @@ fn add_entry(entries: &mut Vec<Entry>, entry: Entry, faults: &mut Faults) {
     for source in sources {
         match source.content {
             Content::Map(merged) => {
-                entries.extend(merged.into_iter().map(|entry| Entry {
-                    is_merged: true,
-                    ..entry
-                }));
+                entries.extend(merged.into_iter().map(|entry| Entry { is_merged: true, ..entry }));
             }
-            _ => faults.push(
-                &source.origin,
-                "<<",
-                "is not a mapping",
-                "merge an anchored mapping: `<<: *name`",
-            ),
+            _ => faults.push(&source.origin, "<<", "is not a mapping", "merge an anchored mapping: `<<: *name`"),
         }
     }
 }
@@ -307,12 +241,7 @@ pub(super) fn settle(node: &mut Node, path: &str, env: Environment<'_>, faults: 
     match &mut node.content {
         Content::Scalar(scalar) if has_reference(&scalar.text) => match expand(&scalar.text, env) {
             // What comes out of the environment is judged by the schema alone: "${PORT}" is a number where one belongs.
-            Ok(text) => {
-                *scalar = Scalar {
-                    text,
-                    plain: scalar.plain || scalar.text.contains("${"),
-                }
-            }
+            Ok(text) => *scalar = Scalar { text, plain: scalar.plain || scalar.text.contains("${") },
             Err(error) => {
                 faults.push(&node.origin, path, error.what, error.remedy);
                 node.content = Content::Broken;
@@ -360,9 +289,5 @@ fn unique(entries: Vec<Entry>, path: &str, faults: &mut Faults) -> Vec<Entry> {
 
 /// The path of a key below `path`.
 pub(super) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

@@ -19,10 +19,7 @@ pub struct UnitError {
 
 impl UnitError {
     fn new(text: &str, kind: &str, remedy: &str) -> Self {
-        Self {
-            what: format!("`{text}` is not {kind}"),
-            remedy: remedy.to_owned(),
-        }
+        Self { what: format!("`{text}` is not {kind}"), remedy: remedy.to_owned() }
     }
 }
 
@@ -72,10 +69,7 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match SIZES
-            .iter()
-            .find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor))
-        {
+        match SIZES.iter().find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor)) {
             Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
             None => write!(f, "{}", self.0),
         }
@@ -99,13 +93,7 @@ impl HumanDuration {
 }
 
 const DURATION_REMEDY: &str = "write whole numbers with ms, s, m, h or d, such as 30s, 250ms or 1h30m";
-const SPANS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const SPANS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl FromStr for HumanDuration {
     type Err = UnitError;
@@ -126,10 +114,7 @@ impl FromStr for HumanDuration {
             let (unit, next) = after.split_at(after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len()));
             let (_, factor) = SPANS.iter().find(|(name, _)| *name == unit).ok_or_else(fault)?;
             let number: u64 = number.parse().map_err(|_| fault())?;
-            millis = number
-                .checked_mul(*factor)
-                .and_then(|part| millis.checked_add(part))
-                .ok_or_else(fault)?;
+            millis = number.checked_mul(*factor).and_then(|part| millis.checked_add(part)).ok_or_else(fault)?;
             rest = next.trim_start();
         }
         Ok(Self(Duration::from_millis(millis)))
@@ -175,18 +160,8 @@ impl FromStr for Percent {
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let fault = || UnitError::new(text, "a share", "write a number between 0% and 100%, such as 10%");
-        let number: f64 = text
-            .trim()
-            .strip_suffix('%')
-            .ok_or_else(fault)?
-            .trim_end()
-            .parse()
-            .map_err(|_| fault())?;
-        if (0.0..=100.0).contains(&number) {
-            Ok(Self(number))
-        } else {
-            Err(fault())
-        }
+        let number: f64 = text.trim().strip_suffix('%').ok_or_else(fault)?.trim_end().parse().map_err(|_| fault())?;
+        if (0.0..=100.0).contains(&number) { Ok(Self(number)) } else { Err(fault()) }
     }
 }
 
@@ -208,6 +183,8 @@ pub(super) fn check_format(format: &str, text: &str) -> Option<Result<(), UnitEr
         "byte-size" => Some(text.parse::<ByteSize>().map(drop)),
         "human-duration" => Some(text.parse::<HumanDuration>().map(drop)),
         "percent" => Some(text.parse::<Percent>().map(drop)),
+        // Anything that fits one line, kept as it is written: `1.0` stays `1.0`.
+        "as-written" => Some(Ok(())),
         _ => None,
     }
 }
@@ -244,12 +221,7 @@ macro_rules! textual {
 }
 
 textual!(ByteSize, "byte-size", ["string", "integer"], ["10MiB", "900KiB", "1GB"]);
-textual!(
-    HumanDuration,
-    "human-duration",
-    "string",
-    ["30s", "5m", "1h30m", "250ms", "30d"]
-);
+textual!(HumanDuration, "human-duration", "string", ["30s", "5m", "1h30m", "250ms", "30d"]);
 textual!(Percent, "percent", "string", ["10%"]);
 
 struct Textual<T>(std::marker::PhantomData<T>);
@@ -305,11 +277,7 @@ mod tests {
             ("0", 0, "0s"),
         ] {
             let span: HumanDuration = text.parse().unwrap();
-            assert_eq!(
-                (span.duration().as_millis(), span.to_string().as_str()),
-                (millis, printed),
-                "{text}"
-            );
+            assert_eq!((span.duration().as_millis(), span.to_string().as_str()), (millis, printed), "{text}");
             assert_eq!(span.to_string().parse(), Ok(span));
         }
         for text in ["", "30", "s", "30 seconds", "-5s", "1.5h", "99999999999999999999d"] {

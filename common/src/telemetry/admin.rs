@@ -96,11 +96,8 @@ pub fn spawn(
     let AdminOptions { listen, program } = options;
     let listener = bind(&listen)?;
     let address = listener.local_addr().map_err(AdminError::Start)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(AdminError::Start)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(AdminError::Start)?;
     let (stop, stopped) = oneshot::channel();
     let router = routes(health, metrics.clone()).merge(extra);
     let thread = std::thread::Builder::new()
@@ -108,11 +105,7 @@ pub fn spawn(
         .spawn(move || runtime.block_on(serve(listener, router, metrics, stopped)))
         .map_err(AdminError::Start)?;
     tracing::info!(%address, program, "admin endpoint listening");
-    Ok(Admin {
-        address,
-        stop: Some(stop),
-        thread: Some(thread),
-    })
+    Ok(Admin { address, stop: Some(stop), thread: Some(thread) })
 }
 
 /// Whether `listen` has the form `host:port`, else what is wrong with it.
@@ -130,13 +123,8 @@ fn bind(listen: &str) -> Result<TcpListener, AdminError> {
         Ok(listener)
     };
     open().map_err(|cause: io::Error| match cause.kind() {
-        io::ErrorKind::AddrInUse => AdminError::InUse {
-            listen: listen.to_owned(),
-        },
-        _ => AdminError::Listen {
-            listen: listen.to_owned(),
-            cause,
-        },
+        io::ErrorKind::AddrInUse => AdminError::InUse { listen: listen.to_owned() },
+        _ => AdminError::Listen { listen: listen.to_owned(), cause },
     })
 }
 
@@ -148,16 +136,10 @@ fn routes(health: Arc<dyn Health>, metrics: MetricsHandle) -> Router {
         let mut gauges = Gauges::default();
         health.gauges(&mut gauges);
         text.push_str(&gauges.render());
-        (
-            [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-            text,
-        )
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
     };
     Router::new()
-        .route(
-            "/livez",
-            get(async move || verdict(live.live().map_err(|reason| vec![reason]))),
-        )
+        .route("/livez", get(async move || verdict(live.live().map_err(|reason| vec![reason]))))
         .route("/readyz", get(async move || verdict(ready.ready())))
         .route("/metrics", get(async move || scrape()))
         .route("/status", get(async move || json(&status.status())))
@@ -253,11 +235,7 @@ mod tests {
         }
 
         fn ready(&self) -> Result<(), Vec<String>> {
-            if self.0.load(Ordering::Relaxed) {
-                Ok(())
-            } else {
-                Err(vec!["first scan".to_owned(), "state".to_owned()])
-            }
+            if self.0.load(Ordering::Relaxed) { Ok(()) } else { Err(vec!["first scan".to_owned(), "state".to_owned()]) }
         }
 
         fn status(&self) -> serde_json::Value {
@@ -272,23 +250,13 @@ mod tests {
     fn start(ready: bool, extra: Router) -> (Admin, Arc<Switch>) {
         let (_, handle) = metrics::detached("shipper", "0").unwrap();
         let health = Arc::new(Switch(AtomicBool::new(ready)));
-        let options = AdminOptions {
-            listen: "127.0.0.1:0".to_owned(),
-            program: "shipper",
-        };
-        (
-            spawn(options, Arc::clone(&health) as Arc<dyn Health>, handle, extra).unwrap(),
-            health,
-        )
+        let options = AdminOptions { listen: "127.0.0.1:0".to_owned(), program: "shipper" };
+        (spawn(options, Arc::clone(&health) as Arc<dyn Health>, handle, extra).unwrap(), health)
     }
 
     fn request(admin: &Admin, method: &str, path: &str) -> String {
         let mut stream = TcpStream::connect(admin.address()).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
-        )
-        .unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -299,10 +267,7 @@ mod tests {
         let (admin, health) = start(false, Router::new().route("/pipeline", get(async || "flowing")));
         assert!(request(&admin, "GET", "/livez").starts_with("HTTP/1.1 200"));
         let answer = request(&admin, "GET", "/readyz");
-        assert!(
-            answer.starts_with("HTTP/1.1 503") && answer.ends_with("first scan\nstate\n"),
-            "{answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("first scan\nstate\n"), "{answer}");
         health.0.store(true, Ordering::Relaxed);
         assert!(request(&admin, "GET", "/readyz").starts_with("HTTP/1.1 200"));
         assert!(request(&admin, "GET", "/status").ends_with("{\n  \"files\": 2\n}\n"));
@@ -319,10 +284,7 @@ mod tests {
     fn nothing_but_get_and_head_is_allowed() {
         let (admin, _) = start(true, Router::new());
         for method in ["POST", "PUT", "DELETE", "PATCH"] {
-            assert!(
-                request(&admin, method, "/status").starts_with("HTTP/1.1 405"),
-                "{method}"
-            );
+            assert!(request(&admin, method, "/status").starts_with("HTTP/1.1 405"), "{method}");
         }
     }
 
@@ -331,18 +293,8 @@ mod tests {
         let (admin, _) = start(true, Router::new());
         let (_, handle) = metrics::detached("shipper", "0").unwrap();
         let again = |listen: String| {
-            let options = AdminOptions {
-                listen,
-                program: "shipper",
-            };
-            spawn(
-                options,
-                Arc::new(Switch(AtomicBool::new(true))),
-                handle.clone(),
-                Router::new(),
-            )
-            .err()
-            .unwrap()
+            let options = AdminOptions { listen, program: "shipper" };
+            spawn(options, Arc::new(Switch(AtomicBool::new(true))), handle.clone(), Router::new()).err().unwrap()
         };
         assert!(matches!(again(admin.address().to_string()), AdminError::InUse { .. }));
         assert!(matches!(again("192.0.2.1:1".to_owned()), AdminError::Listen { .. }));

@@ -30,13 +30,7 @@ impl Gauges {
             printed.push('}');
         }
         if !self.by_name.contains_key(name) {
-            self.by_name.insert(
-                name.to_owned(),
-                Family {
-                    help: help.to_owned(),
-                    series: BTreeMap::new(),
-                },
-            );
+            self.by_name.insert(name.to_owned(), Family { help: help.to_owned(), series: BTreeMap::new() });
         }
         if let Some(family) = self.by_name.get_mut(name) {
             family.series.insert(printed, value);

@@ -27,9 +27,7 @@ const OVERRIDES: [&str; 2] = ["MILLRACE_LOG", "RUST_LOG"];
 /// `level` is a filter such as `info` or `info,millrace_shipper::read=debug`. `MILLRACE_LOG` or `RUST_LOG` win over it; a filter
 /// that cannot be read is named in the log and left out.
 pub fn init(format: LogFormat, level: &str) {
-    let over = OVERRIDES
-        .iter()
-        .find_map(|name| std::env::var(name).ok().filter(|text| !text.is_empty()));
+    let over = OVERRIDES.iter().find_map(|name| std::env::var(name).ok().filter(|text| !text.is_empty()));
     let wanted = over.as_deref().unwrap_or(level);
     let (filter, refused) = match EnvFilter::builder().parse(wanted) {
         Ok(filter) => (filter, None),
@@ -38,17 +36,11 @@ pub fn init(format: LogFormat, level: &str) {
     let registry = tracing_subscriber::registry().with(filter);
     let is_ours = match format {
         LogFormat::Text => {
-            let layer = fmt::layer()
-                .with_writer(std::io::stderr)
-                .with_ansi(std::io::stderr().is_terminal());
+            let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
             registry.with(layer.with_target(false)).try_init().is_ok()
         }
         LogFormat::Json => {
-            let layer = fmt::layer()
-                .with_writer(std::io::stderr)
-                .json()
-                .flatten_event(true)
-                .with_current_span(false);
+            let layer = fmt::layer().with_writer(std::io::stderr).json().flatten_event(true).with_current_span(false);
             registry.with(layer.with_span_list(false)).try_init().is_ok()
         }
     };

@@ -3,21 +3,9 @@
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 /// Upper bounds in seconds, from a fast acknowledgement on a local network to an outage of minutes.
-const SECONDS: [f64; 14] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
-];
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 /// Upper bounds in bytes, from one small record to the largest bulk request.
-const BYTES: [f64; 9] = [
-    256.0,
-    1024.0,
-    4096.0,
-    16384.0,
-    65536.0,
-    262_144.0,
-    1_048_576.0,
-    8_388_608.0,
-    67_108_864.0,
-];
+const BYTES: [f64; 9] = [256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 8_388_608.0, 67_108_864.0];
 
 /// Why metrics cannot be recorded.
 #[derive(Debug, thiserror::Error)]
@@ -39,15 +27,8 @@ pub struct MetricsHandle {
 /// # Errors
 /// A recorder is installed already.
 pub fn install(program: &'static str, version: &'static str) -> Result<MetricsHandle, MetricsError> {
-    let recorder = builder()
-        .map_err(MetricsError)?
-        .install_recorder()
-        .map_err(MetricsError)?;
-    Ok(MetricsHandle {
-        recorder,
-        program,
-        version,
-    })
+    let recorder = builder().map_err(MetricsError)?.install_recorder().map_err(MetricsError)?;
+    Ok(MetricsHandle { recorder, program, version })
 }
 
 /// A recorder that is not this process's own, for tests: record within `metrics::with_local_recorder`.
@@ -57,14 +38,7 @@ pub fn detached(
 ) -> Result<(PrometheusRecorder, MetricsHandle), MetricsError> {
     let recorder = builder().map_err(MetricsError)?.build_recorder();
     let handle = recorder.handle();
-    Ok((
-        recorder,
-        MetricsHandle {
-            recorder: handle,
-            program,
-            version,
-        },
-    ))
+    Ok((recorder, MetricsHandle { recorder: handle, program, version }))
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
@@ -79,12 +53,7 @@ impl MetricsHandle {
         let mut text = self.recorder.render();
         let mut gauges = super::Gauges::default();
         let name = format!("{}_build_info", self.program);
-        gauges.set(
-            &name,
-            "The version that runs; always 1.",
-            &[("version", self.version)],
-            1.0,
-        );
+        gauges.set(&name, "The version that runs; always 1.", &[("version", self.version)], 1.0);
         text.push_str(&gauges.render());
         text
     }

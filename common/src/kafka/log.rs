@@ -1,0 +1,146 @@
+//! What librdkafka says, as log lines of ours, without the flood of repeats while a broker is down.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+
+/// Takes the log and error callbacks of a client context; each message is told once per interval, with the number left out.
+#[derive(Debug)]
+pub struct Log {
+    repeats: Mutex<Repeats>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Log {
+    /// A log that tells the same thing every ten seconds at most.
+    pub fn new() -> Self {
+        Self { repeats: Mutex::new(Repeats::new(Duration::from_secs(10))) }
+    }
+
+    /// For `ClientContext::log`.
+    pub fn write(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let message = without_thread(message);
+        let Some(num_suppressed) = self.pass(facility, message) else {
+            return;
+        };
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(facility, message, num_suppressed, "kafka client failed");
+            }
+            // A lost connection is an error to librdkafka; to us it is something that is being mended.
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                tracing::warn!(facility, detail = message, num_suppressed, "kafka client has trouble");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(facility, detail = message, num_suppressed, "kafka client says");
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(facility, detail = message, "kafka client says"),
+        }
+    }
+
+    /// For `ClientContext::error`: errors of the client as a whole, from which it recovers by itself unless they are fatal.
+    pub fn error(&self, error: &KafkaError, reason: &str) {
+        let reason = without_thread(reason);
+        let Some(num_suppressed) = self.pass("error", reason) else {
+            return;
+        };
+        let code = error.rdkafka_error_code().map(|code| format!("{code:?}"));
+        if matches!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::Fatal)) {
+            tracing::error!(code, reason, num_suppressed, "kafka client failed");
+        } else {
+            tracing::warn!(code, reason, num_suppressed, "kafka client has trouble");
+        }
+    }
+
+    fn pass(&self, facility: &str, message: &str) -> Option<u64> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the callback comes from a thread of librdkafka, with nobody to hand a time in"
+        )]
+        let now = Instant::now();
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner).pass(facility, message, now)
+    }
+}
+
+/// `[thrd:kafka:9092/1]: kafka:9092/1: Connect …`: the first part says nothing to a person.
+fn without_thread(message: &str) -> &str {
+    match message.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: ")) {
+        Some((_, rest)) => rest,
+        None => message,
+    }
+}
+
+/// Remembers what was told when.
+#[derive(Debug)]
+struct Repeats {
+    interval: Duration,
+    told: HashMap<String, (Instant, u64)>,
+}
+
+/// More kinds of message than a client has trouble with; beyond, the oldest are forgotten.
+const MAX_KINDS: usize = 256;
+
+impl Repeats {
+    fn new(interval: Duration) -> Self {
+        Self { interval, told: HashMap::new() }
+    }
+
+    /// The number of repeats left out before this message, or `None` if it is one to leave out.
+    fn pass(&mut self, facility: &str, message: &str, now: Instant) -> Option<u64> {
+        // Times and counts differ between repeats, so that digits do not tell messages apart.
+        let kind: String = facility.chars().chain(message.chars().take(160)).filter(|c| !c.is_ascii_digit()).collect();
+        if let Some((at, num_suppressed)) = self.told.get_mut(&kind) {
+            if now.saturating_duration_since(*at) < self.interval {
+                *num_suppressed += 1;
+                return None;
+            }
+            *at = now;
+            return Some(std::mem::take(num_suppressed));
+        }
+        if self.told.len() >= MAX_KINDS {
+            let interval = self.interval;
+            self.told.retain(|_, (at, _)| now.saturating_duration_since(*at) < interval);
+            if self.told.len() >= MAX_KINDS {
+                self.told.clear();
+            }
+        }
+        self.told.insert(kind, (now, 0));
+        Some(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any start will do")]
+    fn repeats_are_counted_instead_of_told() {
+        let start = Instant::now();
+        let mut repeats = Repeats::new(Duration::from_secs(10));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(repeats.pass("FAIL", "refused after 1ms", at(0)), Some(0));
+        assert_eq!(repeats.pass("FAIL", "refused after 2ms", at(1)), None);
+        assert_eq!(repeats.pass("FAIL", "refused after 3ms", at(9)), None);
+        assert_eq!(repeats.pass("FAIL", "authentication", at(9)), Some(0));
+        assert_eq!(repeats.pass("FAIL", "refused after 4ms", at(11)), Some(2));
+        for kind in 0..1000_u32 {
+            repeats.pass("FAIL", &"x".repeat(kind as usize), at(12));
+        }
+        assert!(repeats.told.len() <= MAX_KINDS);
+    }
+
+    #[test]
+    fn the_thread_is_left_out() {
+        assert_eq!(without_thread("[thrd:a:1/2]: a:1/2: refused"), "a:1/2: refused");
+        assert_eq!(without_thread("plain"), "plain");
+    }
+}
