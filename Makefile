@@ -3,6 +3,9 @@
 # An installed Rust need not be on the path of the shell that runs make.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
+# The chain of causes says it; a backtrace of the test harness below it does not.
+export RUST_LIB_BACKTRACE := 0
+
 CARGO ?= cargo
 # One set of packages for every command: another one would mean other features of the libraries,
 # and building them a second time.
@@ -25,7 +28,7 @@ test: check servers ## Checks, then tests the programs end to end on a real Kafk
 check: bootstrap ## Format, lints, licences and bans, unit tests
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy $(ALL) --all-targets -- -D warnings
-	$(CARGO) test $(ALL) --lib --bins
+	$(CARGO) test $(ALL) --lib --bins --test dependencies
 
 up: bootstrap servers ## Starts Kafka and Elasticsearch: with Docker if an engine answers, else as Java processes
 	$(CARGO) build $(ALL) --bin stack

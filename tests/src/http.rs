@@ -58,9 +58,7 @@ pub fn request_within(limit: Duration, method: &str, url: &str, body: Option<Str
             .build()
             .expect("a client without TLS settings has nothing to fail on")
     });
-    let mut request = client
-        .request(Method::from_bytes(method.as_bytes())?, url)
-        .timeout(limit);
+    let mut request = client.request(Method::from_bytes(method.as_bytes())?, url).timeout(limit);
     if let Some(body) = body {
         request = request.header(header::CONTENT_TYPE, "application/json").body(body);
     }

@@ -63,10 +63,7 @@ fn distinct(records: &[Record], id: impl Fn(&Record) -> Option<String>) -> Resul
         };
         seen.entry(id).or_insert((at, record.text()));
     }
-    let seen = seen.into_iter().map(|(id, (at, text))| Seen {
-        place: format!("{id} ({at})"),
-        text,
-    });
+    let seen = seen.into_iter().map(|(id, (at, text))| Seen { place: format!("{id} ({at})"), text });
     Ok(seen.collect())
 }
 
@@ -140,10 +137,7 @@ impl fmt::Display for Verdict {
 pub fn judge(written: &Written, seen: &[Seen]) -> Verdict {
     let lines = written.lines();
     let mut places: BTreeMap<&LineId, Vec<&str>> = BTreeMap::new();
-    let mut verdict = Verdict {
-        num_written: lines.len(),
-        ..Verdict::default()
-    };
+    let mut verdict = Verdict { num_written: lines.len(), ..Verdict::default() };
     for seen in seen {
         let id = LineId::find(&seen.text);
         match id.as_ref().and_then(|id| lines.get_key_value(id)) {
@@ -207,11 +201,7 @@ mod tests {
     fn written(lines: &[(u64, &str)]) -> Written {
         let written = Written::new("r");
         for (n, text) in lines {
-            let id = LineId {
-                run: "r".into(),
-                file: "f".into(),
-                n: *n,
-            };
+            let id = LineId { run: "r".into(), file: "f".into(), n: *n };
             let line = text.replace("ID", &id.to_string());
             written.lines().insert(id, line);
         }
@@ -219,13 +209,7 @@ mod tests {
     }
 
     fn check(written: &Written, seen: &[&str], expected: &str) {
-        let seen: Vec<Seen> = seen
-            .iter()
-            .map(|text| Seen {
-                place: "p".into(),
-                text: (*text).to_owned(),
-            })
-            .collect();
+        let seen: Vec<Seen> = seen.iter().map(|text| Seen { place: "p".into(), text: (*text).to_owned() }).collect();
         let verdict = judge(written, &seen);
         let line = verdict.to_string();
         assert_eq!(line.lines().next(), Some(expected));
@@ -254,15 +238,7 @@ mod tests {
         let json = written(&[(0, r#"{"line":"ID","n":1.50,"deep":{"a":[true,null]}}"#)]);
         let ok = "1 written, 1 seen once, 0 missing, 0 doubled, 0 altered, 0 foreign";
         let altered = "1 written, 1 seen once, 0 missing, 0 doubled, 1 altered, 0 foreign";
-        check(
-            &json,
-            &[r#"{"attrs":{"line":"mr~r~f~0~","n":1.50},"x":[null,true]}"#],
-            ok,
-        );
-        check(
-            &json,
-            &[r#"{"attrs":{"line":"mr~r~f~0~","n":1.25},"x":[null,true]}"#],
-            altered,
-        );
+        check(&json, &[r#"{"attrs":{"line":"mr~r~f~0~","n":1.50},"x":[null,true]}"#], ok);
+        check(&json, &[r#"{"attrs":{"line":"mr~r~f~0~","n":1.25},"x":[null,true]}"#], altered);
     }
 }

@@ -149,13 +149,7 @@ impl Launch {
             die_with_parent(&mut command);
         }
         let child = spawn(command).with_context(|| format!("cannot start {} ({:?})", self.name, self.program))?;
-        Ok(Process {
-            name: self.name.clone(),
-            log: self.log.clone(),
-            lifetime: self.lifetime,
-            ended: None,
-            child,
-        })
+        Ok(Process { name: self.name.clone(), log: self.log.clone(), lifetime: self.lifetime, ended: None, child })
     }
 }
 
@@ -179,9 +173,7 @@ impl Process {
 
     /// Returns everything it has printed, over all its starts.
     pub fn output(&self) -> String {
-        fs::read(&self.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -318,20 +310,12 @@ impl Drop for Process {
 pub fn built(binary: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find this program's own path")?;
     // A test runs from target/<profile>/deps, a program from target/<profile>.
-    let path = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join(binary))
-        .find(|path| path.is_file());
+    let path = own.ancestors().skip(1).take(2).map(|dir| dir.join(binary)).find(|path| path.is_file());
     path.with_context(|| format!("`{binary}` is not built: run `cargo build -p millrace-{binary}` first"))
 }
 
 fn exit_code(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal))
-        .unwrap_or(-1)
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
 }
 
 fn status_kib(pid: u32, field: &str) -> Option<u64> {

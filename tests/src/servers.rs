@@ -30,9 +30,7 @@ pub fn home(server: &str) -> Result<PathBuf> {
 
 /// The root of this checkout.
 pub fn checkout() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the crate stands in a folder of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate stands in a folder of the workspace")
 }
 
 /// Returns the home of the oldest installed Java that is at least version `at_least`.
@@ -50,11 +48,7 @@ pub fn java_home(at_least: u32) -> Result<PathBuf> {
     let on_path = Command::new("sh").args(["-c", "command -v java"]).output();
     if let Ok(output) = on_path {
         let java = fs::canonicalize(String::from_utf8_lossy(&output.stdout).trim());
-        homes.extend(
-            java.iter()
-                .filter_map(|java| java.ancestors().nth(2))
-                .map(Path::to_owned),
-        );
+        homes.extend(java.iter().filter_map(|java| java.ancestors().nth(2)).map(Path::to_owned));
     }
     homes
         .into_iter()

@@ -58,10 +58,7 @@ impl Written {
     /// Begins a run; its name tells its lines from those of all other runs.
     pub fn new(run: &str) -> Self {
         assert!(is_plain(run), "`{run}` may hold letters, digits, -, . and _ only");
-        Self {
-            run: run.to_owned(),
-            lines: Arc::default(),
-        }
+        Self { run: run.to_owned(), lines: Arc::default() }
     }
 
     pub fn run(&self) -> &str {
@@ -201,11 +198,7 @@ impl LogWriter {
     fn next_id(&mut self) -> LineId {
         let n = self.next;
         self.next += 1;
-        LineId {
-            run: self.written.run.clone(),
-            file: self.label.clone(),
-            n,
-        }
+        LineId { run: self.written.run.clone(), file: self.label.clone(), n }
     }
 
     fn put(&mut self, id: LineId, line: String) -> Result<()> {
@@ -272,11 +265,7 @@ fn write_rotating(writer: &mut LogWriter, num: u64, rotate_every: u64) -> Result
 }
 
 fn open(path: &Path) -> Result<File> {
-    File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .with_context(|| format!("cannot open {}", path.display()))
+    File::options().create(true).append(true).open(path).with_context(|| format!("cannot open {}", path.display()))
 }
 
 fn is_plain(name: &str) -> bool {
@@ -312,11 +301,7 @@ mod tests {
 
     #[test]
     fn id_is_found_in_the_middle_of_json() {
-        let id = LineId {
-            run: "r-1".into(),
-            file: "a.log".into(),
-            n: 42,
-        };
+        let id = LineId { run: "r-1".into(), file: "a.log".into(), n: 42 };
         assert_eq!(LineId::find(&format!("x mr~ mr~a {{\"m\":\"{id}\"}}")), Some(id));
         assert_eq!(LineId::find("mr~r~f~4"), None);
         assert_eq!(LineId::find("nothing"), None);

@@ -32,10 +32,7 @@ fn broker_keeps_records_over_kill_and_restart() -> Result<()> {
     kafka.start_again()?;
 
     let records = kafka.read_topic("t")?;
-    let mut found: Vec<(String, String)> = records
-        .iter()
-        .map(|record| (record.key_text(), record.text()))
-        .collect();
+    let mut found: Vec<(String, String)> = records.iter().map(|record| (record.key_text(), record.text())).collect();
     let mut wanted = numbered(0..1500);
     found.sort();
     wanted.sort();
@@ -88,11 +85,8 @@ fn node_keeps_documents_over_kill_and_restart() -> Result<()> {
     assert_eq!(node.count("logs-*")?, 21);
     assert_eq!(node.count("other-*")?, 0);
     assert_eq!(node.indices("logs-*")?, ["logs-a", "logs-b"]);
-    let mut numbers: Vec<i64> = node
-        .all_documents("logs-*")?
-        .iter()
-        .filter_map(|found| found.source["n"].as_i64())
-        .collect();
+    let mut numbers: Vec<i64> =
+        node.all_documents("logs-*")?.iter().filter_map(|found| found.source["n"].as_i64()).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..21).collect::<Vec<i64>>());
     assert_eq!(node.mapping("logs-a")?["properties"]["n"]["type"], "long");

@@ -105,10 +105,7 @@ fn compose_to_use() -> Result<Option<Compose>> {
     }
     let ways: [Compose; 2] = [&["docker", "compose"], &["docker-compose"]];
     let found = ways.into_iter().find(|way| answers(&[way, &["version"][..]].concat()));
-    ensure!(
-        found.is_some() || way.is_empty(),
-        "neither `docker compose` nor `docker-compose` is installed"
-    );
+    ensure!(found.is_some() || way.is_empty(), "neither `docker compose` nor `docker-compose` is installed");
     Ok(found)
 }
 
@@ -129,11 +126,6 @@ fn run_compose(compose: Compose, args: &[&str]) -> Result<()> {
         .current_dir(servers::checkout())
         .status()
         .context("cannot run docker compose")?;
-    ensure!(
-        status.success(),
-        "`{} {}` failed ({status})",
-        compose.join(" "),
-        args.join(" ")
-    );
+    ensure!(status.success(), "`{} {}` failed ({status})", compose.join(" "), args.join(" "));
     Ok(())
 }

@@ -24,9 +24,7 @@ pub struct ElasticsearchClient {
 impl ElasticsearchClient {
     /// Makes a client; nothing is sent before its first use.
     pub fn new(url: &str) -> Self {
-        Self {
-            url: url.trim_end_matches('/').to_owned(),
-        }
+        Self { url: url.trim_end_matches('/').to_owned() }
     }
 
     /// The address for `--elasticsearch`.
@@ -51,12 +49,7 @@ impl ElasticsearchClient {
     /// If the status is not 2xx or the reply is not JSON.
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
         let reply = self.request(method, path, body)?;
-        ensure!(
-            (200..300).contains(&reply.status),
-            "{method} {path}: {} {}",
-            reply.status,
-            reply.body
-        );
+        ensure!((200..300).contains(&reply.status), "{method} {path}: {} {}", reply.status, reply.body);
         serde_json::from_str(&reply.body).with_context(|| format!("{method} {path}: no JSON"))
     }
 
@@ -184,9 +177,5 @@ const LENIENT: &str = "ignore_unavailable=true&allow_no_indices=true";
 
 fn document(mut hit: Value) -> Document {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Document {
-        index: text(&hit["_index"]),
-        id: text(&hit["_id"]),
-        source: hit["_source"].take(),
-    }
+    Document { index: text(&hit["_index"]), id: text(&hit["_id"]), source: hit["_source"].take() }
 }

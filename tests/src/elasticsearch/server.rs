@@ -249,10 +249,8 @@ fn write_config(home: &Path, dir: &Path, product: &str, settings: &str) -> Resul
     }
     // The log of its garbage collector would fill the folder, and nobody reads it.
     let options = fs::read_to_string(from.join("jvm.options"))?;
-    let options: Vec<&str> = options
-        .lines()
-        .filter(|line| !line.contains("-Xlog:gc") && !line.contains("HeapDump"))
-        .collect();
+    let options: Vec<&str> =
+        options.lines().filter(|line| !line.contains("-Xlog:gc") && !line.contains("HeapDump")).collect();
     fs::write(dir.join("config/jvm.options"), options.join("\n") + "\n")?;
     fs::write(dir.join(format!("config/{product}.yml")), settings)?;
     Ok(())

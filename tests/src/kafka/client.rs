@@ -55,9 +55,7 @@ impl Record {
             timestamp: message.timestamp().to_millis(),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().unwrap_or_default().to_vec(),
-            headers: headers
-                .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
-                .collect(),
+            headers: headers.map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect(),
         }
     }
 }
@@ -73,9 +71,7 @@ pub struct KafkaClient {
 impl KafkaClient {
     /// Makes a client; nothing is sent before its first use.
     pub fn new(bootstrap: &str) -> Self {
-        Self {
-            bootstrap: bootstrap.to_owned(),
-        }
+        Self { bootstrap: bootstrap.to_owned() }
     }
 
     /// The address for `--brokers`.
@@ -361,16 +357,12 @@ impl KafkaClient {
         let admin = self.admin()?;
         let done = block_on(admin.delete_records(&list, &admin_options()))?;
         for element in done.elements() {
-            element
-                .error()
-                .with_context(|| format!("cannot delete records of {topic}/{}", element.partition()))?;
+            element.error().with_context(|| format!("cannot delete records of {topic}/{}", element.partition()))?;
         }
         Ok(())
     }
 }
 
 fn admin_options() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(TIMEOUT))
-        .operation_timeout(Some(TIMEOUT))
+    AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT))
 }

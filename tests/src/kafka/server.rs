@@ -36,13 +36,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            dir: None,
-            port: None,
-            heap_mib: 384,
-            settings: Vec::new(),
-            lifetime: Lifetime::WithParent,
-        }
+        Self { dir: None, port: None, heap_mib: 384, settings: Vec::new(), lifetime: Lifetime::WithParent }
     }
 }
 
@@ -114,11 +108,7 @@ impl Kafka {
             .arg(&properties)
             .dir(&dir)
             .lifetime(options.lifetime);
-        let kafka = Self {
-            client: KafkaClient::new(&format!("127.0.0.1:{port}")),
-            launch,
-            process: Mutex::new(None),
-        };
+        let kafka = Self { client: KafkaClient::new(&format!("127.0.0.1:{port}")), launch, process: Mutex::new(None) };
         kafka.start_again()?;
         Ok(kafka)
     }
