@@ -93,14 +93,70 @@ pub enum Format {
 }
 
 /// One log file and its rotated older selves `<path>.1`, `<path>.2` and so on, the newest lowest.
-pub struct LogWriter {
+pub struct RotatingFile {
     path: PathBuf,
-    label: String,
     file: File,
+    num_rotated: u32,
+}
+
+impl RotatingFile {
+    /// Creates the file, in a folder that is there.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be created.
+    pub fn create(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), file: open(path)?, num_rotated: 0 })
+    }
+
+    /// Appends bytes, in one write.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// Rotates by rename: `<path>` becomes `<path>.1`, `.1` becomes `.2`, and a new file begins.
+    /// Nothing is deleted.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be renamed or created.
+    pub fn rotate(&mut self) -> Result<()> {
+        for number in (1..=self.num_rotated).rev() {
+            fs::rename(self.rotated(number), self.rotated(number + 1))?;
+        }
+        fs::rename(&self.path, self.rotated(1))?;
+        self.num_rotated += 1;
+        self.file = open(&self.path)?;
+        Ok(())
+    }
+
+    /// The path of the `number`th older self.
+    pub fn rotated(&self, number: u32) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(format!(".{number}"));
+        PathBuf::from(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn num_rotated(&self) -> u32 {
+        self.num_rotated
+    }
+}
+
+/// A log file whose lines all carry a [`LineId`] and are remembered.
+pub struct LogWriter {
+    label: String,
+    file: RotatingFile,
     written: Written,
     template: Template,
     next: u64,
-    num_rotated: u32,
 }
 
 impl LogWriter {
@@ -126,19 +182,11 @@ impl LogWriter {
         let name = path.file_name().context("a log file needs a name")?;
         let label = name.to_string_lossy().into_owned();
         assert!(is_plain(&label), "`{label}` may hold letters, digits, -, . and _ only");
-        Ok(Self {
-            path: path.to_owned(),
-            label,
-            file: open(path)?,
-            written: written.clone(),
-            template,
-            next: 0,
-            num_rotated: 0,
-        })
+        Ok(Self { label, file: RotatingFile::create(path)?, written: written.clone(), template, next: 0 })
     }
 
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// The number of lines written to this file and its older selves.
@@ -172,27 +220,18 @@ impl LogWriter {
         Ok(id)
     }
 
-    /// Rotates by rename: `<path>` becomes `<path>.1`, `.1` becomes `.2`, and a new file begins.
-    /// Nothing is deleted.
+    /// As [`RotatingFile::rotate`].
     ///
     /// # Errors
     ///
     /// If a file cannot be renamed or created.
     pub fn rotate(&mut self) -> Result<()> {
-        for number in (1..=self.num_rotated).rev() {
-            fs::rename(self.rotated(number), self.rotated(number + 1))?;
-        }
-        fs::rename(&self.path, self.rotated(1))?;
-        self.num_rotated += 1;
-        self.file = open(&self.path)?;
-        Ok(())
+        self.file.rotate()
     }
 
     /// The path of the `number`th older self.
     pub fn rotated(&self, number: u32) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push(format!(".{number}"));
-        PathBuf::from(path)
+        self.file.rotated(number)
     }
 
     fn next_id(&mut self) -> LineId {
@@ -205,12 +244,11 @@ impl LogWriter {
         assert!(line.contains(&id.to_string()), "the line lacks its id: {line}");
         assert!(!line.contains('\n'), "the line has a line end: {line}");
         let bytes = [line.as_bytes(), b"\n"].concat();
-        // Remembered first: what may be in the file must be asked for.
         let cut = if id.n % 7 == 6 { bytes.len() / 2 } else { 0 };
+        // Remembered first: what may be in the file must be asked for.
         self.written.lines().insert(id, line);
-        self.file.write_all(&bytes[..cut])?;
-        self.file.write_all(&bytes[cut..])?;
-        Ok(())
+        self.file.append(&bytes[..cut])?;
+        self.file.append(&bytes[cut..])
     }
 }
 

@@ -105,25 +105,37 @@ impl ElasticsearchClient {
     ///
     /// If Elasticsearch refuses, or a shard fails.
     pub fn all_documents(&self, pattern: &str) -> Result<Vec<Document>> {
+        let mut documents = Vec::new();
+        self.for_each_document(pattern, |document| documents.push(document))?;
+        Ok(documents)
+    }
+
+    /// Calls `look` with every document of the indices of `pattern`, after a refresh, holding only
+    /// some thousands at a time.
+    ///
+    /// # Errors
+    ///
+    /// If Elasticsearch refuses, or a shard fails.
+    pub fn for_each_document(&self, pattern: &str, look: impl FnMut(Document)) -> Result<()> {
+        let mut look = look;
         self.refresh(pattern)?;
         let first = json!({"size": 5000, "sort": ["_doc"], "query": {"match_all": {}}});
         let path = format!("/{pattern}/_search?scroll=1m&{LENIENT}");
         let mut page = self.call("POST", &path, Some(&first))?;
-        let mut documents = Vec::new();
         loop {
             ensure!(page["_shards"]["failed"] == 0, "a shard failed: {}", page["_shards"]);
             let hits = page["hits"]["hits"].as_array_mut().context("no hits in the reply")?;
             if hits.is_empty() {
                 break;
             }
-            documents.extend(hits.drain(..).map(document));
+            hits.drain(..).map(document).for_each(&mut look);
             let next = json!({"scroll": "1m", "scroll_id": page["_scroll_id"]});
             page = self.call("POST", "/_search/scroll", Some(&next))?;
         }
         if let Some(id) = page["_scroll_id"].as_str() {
             self.call("DELETE", "/_search/scroll", Some(&json!({"scroll_id": [id]})))?;
         }
-        Ok(documents)
+        Ok(())
     }
 
     /// Returns the mapping of one index.
