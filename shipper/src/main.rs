@@ -1,1 +1,158 @@
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use millrace_common::config::Setting;
+use millrace_common::exit::Exit;
+use millrace_common::telemetry::logs::{self, LogFormat};
+use millrace_common::telemetry::metrics;
+use millrace_shipper::config::{self, Config};
+use millrace_shipper::pipeline::{self, Until};
+use tracing::error;
+
+/// Tails files and produces one JSON record per line to Kafka, each exactly as far as it was acknowledged.
+#[derive(Parser)]
+#[command(name = "shipper", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How to write the program's own log (standard error).
+    #[arg(long, global = true, env = "SHIPPER_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Tail files and produce to Kafka.
+    Run {
+        #[command(flatten)]
+        settings: Flags,
+        /// Stop once every file was read to its end and all is acknowledged; unterminated last lines are sent too.
+        #[arg(long, value_name = "WHEN", value_parser = ["eof"], env = "SHIPPER_UNTIL")]
+        until: Option<String>,
+    },
+    /// Check the configuration without running.
+    Check {
+        #[command(flatten)]
+        settings: Flags,
+    },
+}
+
+#[derive(Args)]
+struct Flags {
+    /// Configuration file (YAML). Flags win over it.
+    #[arg(short, long, value_name = "FILE", env = "SHIPPER_CONFIG")]
+    config: Option<PathBuf>,
+    /// Kafka bootstrap servers, host:port.
+    #[arg(long, value_delimiter = ',', env = "SHIPPER_BROKERS")]
+    brokers: Vec<String>,
+    /// Topic to produce to.
+    #[arg(long, env = "SHIPPER_TOPIC")]
+    topic: Option<String>,
+    /// Folder of the checkpoint; must survive a restart.
+    #[arg(long, value_name = "DIR", env = "SHIPPER_DATA_DIR")]
+    data_dir: Option<String>,
+    /// Format of the files given as PATHS: text or json.
+    #[arg(long, env = "SHIPPER_FORMAT")]
+    format: Option<String>,
+    /// Field to add to every record of PATHS, as name=value; may be repeated.
+    #[arg(long = "field", value_name = "NAME=VALUE", value_delimiter = ',', env = "SHIPPER_FIELDS")]
+    fields: Vec<String>,
+    /// Identity of this host in record ids: the node name or the pod UID.
+    #[arg(long, env = "SHIPPER_HOST_ID")]
+    host_id: Option<String>,
+    /// host.name of the records.
+    #[arg(long, env = "SHIPPER_HOST_NAME")]
+    host_name: Option<String>,
+    /// Memory of the process, for example 32MiB.
+    #[arg(long, env = "SHIPPER_MEMORY")]
+    memory: Option<String>,
+    /// Address of /livez, /readyz, /metrics and /status.
+    #[arg(long, value_name = "HOST:PORT", env = "SHIPPER_ADMIN_LISTEN")]
+    admin_listen: Option<String>,
+    /// Absolute patterns of the files to tail, quoted so that the shell leaves them alone.
+    #[arg(value_name = "PATHS", value_delimiter = ',', env = "SHIPPER_PATHS")]
+    paths: Vec<String>,
+}
+
+impl Flags {
+    fn settings(&self) -> Result<Vec<Setting>, String> {
+        let mut settings = Vec::new();
+        if !self.paths.is_empty() {
+            settings.push(Setting::list("PATHS", "inputs[0].paths", &self.paths));
+        }
+        if !self.brokers.is_empty() {
+            settings.push(Setting::list("--brokers", "kafka.brokers", &self.brokers));
+        }
+        let single = [
+            ("--topic", "kafka.topic", &self.topic),
+            ("--data-dir", "data_dir", &self.data_dir),
+            ("--format", "inputs[0].format", &self.format),
+            ("--host-id", "host.id", &self.host_id),
+            ("--host-name", "host.name", &self.host_name),
+            ("--memory", "limits.memory", &self.memory),
+            ("--admin-listen", "admin.listen", &self.admin_listen),
+        ];
+        settings.extend(single.iter().filter_map(|(flag, path, value)| Some(Setting::one(flag, path, value.as_ref()?))));
+        for field in &self.fields {
+            let (name, value) = field.split_once('=').ok_or(format!("--field {field}: write it as name=value"))?;
+            settings.push(Setting::one("--field", &format!("inputs[0].fields.{name}"), value));
+        }
+        Ok(settings)
+    }
+
+    /// Reads the file and lays the flags over it.
+    fn load(&self) -> Result<Config, (String, Exit)> {
+        let settings = self.settings().map_err(|fault| (fault, Exit::Usage))?;
+        let (name, text) = match &self.config {
+            None => ("command line".to_owned(), String::new()),
+            Some(path) => match std::fs::read_to_string(path) {
+                Ok(text) => (path.display().to_string(), text),
+                Err(cause) => return Err((format!("cannot read `{}`: {cause}", path.display()), Exit::Config)),
+            },
+        };
+        let loaded = config::load(&name, &text, &settings, &|name| std::env::var(name).ok());
+        loaded.map_err(|faults| (faults.to_string(), Exit::Config))
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::try_parse().unwrap_or_else(|fault| {
+        let exit = if fault.use_stderr() { Exit::Usage } else { Exit::Clean };
+        // Nothing is left to do if the terminal is gone.
+        let _ = fault.print();
+        std::process::exit(i32::from(exit.code()));
+    });
+    let (flags, until) = match &cli.command {
+        Command::Run { settings, until } => (settings, Some(until.as_ref().map_or(Until::Signal, |_| Until::Eof))),
+        Command::Check { settings } => (settings, None),
+    };
+    let config = match flags.load() {
+        Ok(config) => config,
+        Err((faults, exit)) => {
+            eprintln!("{faults}");
+            return exit.into();
+        }
+    };
+    let Some(until) = until else {
+        println!("the configuration is sound: {} input(s), topic `{}`", config.inputs.len(), config.topic);
+        return Exit::Clean.into();
+    };
+    logs::init(cli.log_format, "info");
+    let ended = metrics::install("shipper", env!("CARGO_PKG_VERSION"))
+        .map_err(anyhow::Error::from)
+        .and_then(|handle| pipeline::run(config, until, handle));
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(fault) => {
+            let cause = format!("{fault:#}");
+            error!(cause, "the shipper cannot go on");
+            exit_of(&fault).into()
+        }
+    }
+}
+
+fn exit_of(fault: &anyhow::Error) -> Exit {
+    let io = fault.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.map_or(Exit::CannotCreate, Exit::from_io)
+}

@@ -1,0 +1,219 @@
+//! The durable facts of one source, and the text of a checkpoint. Pure.
+
+use millrace_common::record::{SourceId, fingerprint};
+use serde::{Deserialize, Serialize};
+
+use crate::read::Identity;
+
+/// One source in the checkpoint. Positions are byte offsets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    pub source: SourceId,
+    pub input: String,
+    /// Where the file was first found; goes into records. A file is recognised by `identity`.
+    pub path: String,
+    /// Where the file was last found.
+    pub current_path: String,
+    #[serde(flatten)]
+    pub identity: Identity,
+    pub generation: u32,
+    pub size: u64,
+    pub acknowledged: u64,
+    /// No record that starts at or after this position was ever produced.
+    pub horizon: u64,
+    pub prefix: Print,
+    pub guard: Guard,
+    /// Hours in which reading began at a position, oldest first.
+    pub hours: Vec<HourNote>,
+    /// Record ends that no line end forces (an idle flush), ascending.
+    pub boundaries: Vec<u64>,
+    /// When a scan last found the file, milliseconds since the epoch.
+    pub last_seen_ms: i64,
+}
+
+/// Fingerprint of the first `length` bytes of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Print {
+    pub length: u32,
+    pub hash: u64,
+}
+
+impl Print {
+    pub const MAX_LENGTH: usize = 1024;
+
+    pub fn of(bytes: &[u8]) -> Self {
+        let bytes = &bytes[..bytes.len().min(Self::MAX_LENGTH)];
+        Self { length: bytes.len() as u32, hash: fingerprint(bytes) }
+    }
+
+    /// Whether `bytes`, read from the start of the file, begin with what was seen.
+    pub fn matches(&self, bytes: &[u8]) -> bool {
+        bytes.get(..self.length as usize).is_some_and(|b| fingerprint(b) == self.hash)
+    }
+}
+
+/// Fingerprint of the bytes just before `position`, compared before reading on: a mismatch is a rewrite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    pub position: u64,
+    pub length: u32,
+    pub hash: u64,
+}
+
+impl Guard {
+    pub const MAX_LENGTH: usize = 64;
+
+    /// `before` ends at `position`; at most its last [`Self::MAX_LENGTH`] bytes are used.
+    pub fn new(position: u64, before: &[u8]) -> Self {
+        let kept = &before[before.len().saturating_sub(Self::MAX_LENGTH)..];
+        Self { position, length: kept.len() as u32, hash: fingerprint(kept) }
+    }
+
+    pub fn start(&self) -> u64 {
+        self.position - u64::from(self.length)
+    }
+
+    /// Whether `bytes`, read at [`Self::start`], begin with what was seen.
+    pub fn matches(&self, bytes: &[u8]) -> bool {
+        bytes.get(..self.length as usize).is_some_and(|b| fingerprint(b) == self.hash)
+    }
+}
+
+/// Records that start at or after `position` (up to the next note) were read in the UTC hour `hour`, counted since the
+/// epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HourNote {
+    pub position: u64,
+    pub hour: i64,
+}
+
+impl HourNote {
+    const HOUR_MS: i64 = 3_600_000;
+
+    pub fn hour_of(wall_ms: i64) -> i64 {
+        wall_ms.div_euclid(Self::HOUR_MS)
+    }
+
+    /// `wall_ms`, kept inside the hour of this note.
+    pub fn clamp(&self, wall_ms: i64) -> i64 {
+        let start = self.hour * Self::HOUR_MS;
+        wall_ms.clamp(start, start + Self::HOUR_MS - 1)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("is empty")]
+    Empty,
+    #[error("does not begin with a checkpoint header")]
+    NoHeader,
+    #[error("has version {0}, this program writes {VERSION}")]
+    Version(String),
+    #[error("is damaged: its checksum is not that of its content")]
+    Checksum,
+    #[error("line {line} is not a valid row")]
+    Row { line: usize, #[source] cause: serde_json::Error },
+}
+
+const MAGIC: &str = "millrace-shipper-checkpoint";
+const VERSION: u32 = 1;
+
+/// Writes a checkpoint: a header line with version and checksum, then one JSON row per line.
+pub fn to_text(rows: &[Row]) -> serde_json::Result<Vec<u8>> {
+    let mut body = Vec::with_capacity(rows.len() * 512);
+    for row in rows {
+        serde_json::to_writer(&mut body, row)?;
+        body.push(b'\n');
+    }
+    let mut text = format!("{MAGIC} {VERSION} {:016x}\n", fingerprint(&body)).into_bytes();
+    text.extend_from_slice(&body);
+    Ok(text)
+}
+
+/// Reads a checkpoint.
+pub fn from_text(text: &[u8]) -> Result<Vec<Row>, CheckpointError> {
+    if text.is_empty() {
+        return Err(CheckpointError::Empty);
+    }
+    let end = text.iter().position(|&b| b == b'\n').ok_or(CheckpointError::NoHeader)?;
+    let header = std::str::from_utf8(&text[..end]).map_err(|_| CheckpointError::NoHeader)?;
+    let mut words = header.split(' ');
+    if words.next() != Some(MAGIC) {
+        return Err(CheckpointError::NoHeader);
+    }
+    let version = words.next().unwrap_or_default();
+    if version.parse() != Ok(VERSION) {
+        return Err(CheckpointError::Version(version.to_owned()));
+    }
+    let body = &text[end + 1..];
+    if words.next() != Some(format!("{:016x}", fingerprint(body)).as_str()) {
+        return Err(CheckpointError::Checksum);
+    }
+    let lines = body.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+    lines.map(|(i, line)| serde_json::from_slice(line).map_err(|cause| CheckpointError::Row { line: i + 2, cause })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn row() -> Row {
+        Row {
+            source: SourceId::derive("web-1", 7, 8, 1),
+            input: "app".into(),
+            path: "/var/log/app \"x\"\n.log".into(),
+            current_path: "/var/log/app.log.1".into(),
+            identity: Identity { device: 1, inode: 7, birth_time_ns: 8 },
+            generation: 1,
+            size: 100,
+            acknowledged: 90,
+            horizon: 4096,
+            prefix: Print::of(b"hello"),
+            guard: Guard::new(95, b"0123456789"),
+            hours: vec![HourNote { position: 0, hour: 490_000 }],
+            boundaries: vec![95],
+            last_seen_ms: 1,
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_reads_back() {
+        let rows = vec![row(), Row { generation: 2, ..row() }];
+        assert_eq!(from_text(&to_text(&rows).unwrap()).unwrap(), rows);
+        assert_eq!(from_text(&to_text(&[]).unwrap()).unwrap(), []);
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_checkpoint_is_refused(at: prop::sample::Index, flip in 1u8..) {
+            let mut text = to_text(&[row()]).unwrap();
+            let at = at.index(text.len());
+            text[at] ^= flip;
+            prop_assert!(from_text(&text).is_err());
+        }
+
+        #[test]
+        fn a_cut_checkpoint_is_refused(at: prop::sample::Index) {
+            let text = to_text(&[row()]).unwrap();
+            prop_assert!(from_text(&text[..at.index(text.len())]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_guard_sees_other_bytes_before_its_position() {
+        let guard = Guard::new(200, &[7u8; 100]);
+        assert_eq!((guard.start(), guard.length), (136, 64));
+        assert!(guard.matches(&[7u8; 80]));
+        assert!(!guard.matches(&[8u8; 80]));
+        assert!(!guard.matches(&[7u8; 63]));
+    }
+
+    #[test]
+    fn read_times_stay_in_the_hour_of_their_note() {
+        let note = HourNote { position: 0, hour: 2 };
+        assert_eq!(note.clamp(0), 7_200_000);
+        assert_eq!(note.clamp(7_300_000), 7_300_000);
+        assert_eq!(note.clamp(20_000_000), 10_799_999);
+    }
+}

@@ -1,0 +1,210 @@
+//! Walks the folders of the patterns and lists the regular files that match.
+
+use std::collections::{BTreeSet, HashSet};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+use walkdir::WalkDir;
+
+use super::Found;
+use crate::read::Disk;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PatternError {
+    #[error("`{pattern}` is not a valid pattern")]
+    Invalid { pattern: String, #[source] cause: globset::Error },
+    #[error("`{pattern}` is not absolute: a path relative to the working directory would name other files after a restart elsewhere")]
+    Relative { pattern: String },
+}
+
+/// The files of one input. `*` and `?` stay within a folder, `**` crosses folders, `{a,b}` and `[0-9]` as usual.
+#[derive(Debug)]
+pub struct Patterns {
+    walks: Vec<Walk>,
+    exclude: GlobSet,
+}
+
+/// One pattern and the folder that its walk starts in.
+#[derive(Debug)]
+struct Walk {
+    root: PathBuf,
+    max_depth: usize,
+    matcher: globset::GlobMatcher,
+}
+
+impl Patterns {
+    pub fn new(paths: &[String], exclude: &[String]) -> Result<Self, PatternError> {
+        let walks = paths.iter().map(|p| Walk::new(p)).collect::<Result<_, _>>()?;
+        let mut set = GlobSetBuilder::new();
+        for pattern in exclude {
+            set.add(glob(pattern)?);
+        }
+        let exclude = set.build().map_err(|cause| PatternError::Invalid { pattern: exclude.join(", "), cause })?;
+        Ok(Self { walks, exclude })
+    }
+
+    fn is_excluded(&self, path: &Path) -> bool {
+        // `*.gz` is meant for the name, wherever the file is.
+        self.exclude.is_match(path) || path.file_name().is_some_and(|name| self.exclude.is_match(name))
+    }
+}
+
+fn glob(pattern: &str) -> Result<Glob, PatternError> {
+    GlobBuilder::new(pattern)
+        .literal_separator(true)
+        .build()
+        .map_err(|cause| PatternError::Invalid { pattern: pattern.to_owned(), cause })
+}
+
+impl Walk {
+    fn new(pattern: &str) -> Result<Self, PatternError> {
+        if !pattern.starts_with('/') {
+            return Err(PatternError::Relative { pattern: pattern.to_owned() });
+        }
+        let matcher = glob(pattern)?.compile_matcher();
+        let is_plain = |part: &Component<'_>| !part.as_os_str().as_encoded_bytes().iter().any(|b| b"*?[]{}\\".contains(b));
+        let parts: Vec<_> = Path::new(pattern).components().collect();
+        let num_plain = parts.iter().take_while(|part| is_plain(part)).count().min(parts.len() - 1);
+        let root: PathBuf = parts[..num_plain].iter().collect();
+        // A brace may hold separators, so its depth is unknown.
+        let is_deep = pattern.contains("**") || pattern.contains('{');
+        let max_depth = if is_deep { usize::MAX } else { parts.len() - num_plain };
+        Ok(Self { root, max_depth, matcher })
+    }
+}
+
+/// What one scan saw.
+#[derive(Debug, Default)]
+pub struct Scan {
+    pub found: Vec<Found>,
+    /// Folders in which a new file could match: worth a watch.
+    pub folders: BTreeSet<PathBuf>,
+    /// Paths that could not be examined, with the cause. A path that vanished in between is no fault.
+    pub faults: Vec<(PathBuf, io::Error)>,
+}
+
+/// Lists the files of all inputs. A file that several patterns reach is listed once, for the first.
+pub fn scan(inputs: &[Patterns]) -> Scan {
+    let mut scan = Scan::default();
+    let mut seen = HashSet::new();
+    for (input, patterns) in inputs.iter().enumerate() {
+        for walk in &patterns.walks {
+            walk_one(input, patterns, walk, &mut seen, &mut scan);
+        }
+    }
+    scan
+}
+
+fn walk_one(input: usize, patterns: &Patterns, walk: &Walk, seen: &mut HashSet<PathBuf>, scan: &mut Scan) {
+    if !walk.root.exists() {
+        watch_nearest(&walk.root, &mut scan.folders);
+        return;
+    }
+    let entries = WalkDir::new(&walk.root).follow_links(true).max_depth(walk.max_depth);
+    for entry in entries {
+        match entry {
+            Ok(entry) if entry.file_type().is_dir() => {
+                if entry.depth() < walk.max_depth {
+                    scan.folders.insert(entry.into_path());
+                }
+            }
+            Ok(entry) => {
+                let path = entry.path();
+                if !walk.matcher.is_match(path) || patterns.is_excluded(path) || !seen.insert(path.to_owned()) {
+                    continue;
+                }
+                match Disk::stat_path(path) {
+                    Ok(stat) if stat.is_regular => scan.found.push(Found { input, path: entry.into_path(), stat }),
+                    Ok(_) => {}
+                    Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                    Err(cause) => scan.faults.push((path.to_owned(), cause)),
+                }
+            }
+            Err(fault) => note_fault(fault, scan),
+        }
+    }
+}
+
+fn note_fault(fault: walkdir::Error, scan: &mut Scan) {
+    let path = fault.path().map(Path::to_owned).unwrap_or_default();
+    let is_loop = fault.loop_ancestor().is_some();
+    if let Some(cause) = fault.into_io_error().filter(|e| e.kind() != io::ErrorKind::NotFound && !is_loop) {
+        scan.faults.push((path, cause));
+    }
+}
+
+/// The nearest folder that exists: a watch on it tells when the missing one appears.
+fn watch_nearest(root: &Path, folders: &mut BTreeSet<PathBuf>) {
+    if let Some(parent) = root.ancestors().skip(1).find(|p| p.is_dir()) {
+        folders.insert(parent.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn names(root: &Path, paths: &[&str], exclude: &[&str]) -> Vec<String> {
+        let paths: Vec<_> = paths.iter().map(|p| format!("{}/{p}", root.display())).collect();
+        let exclude: Vec<_> = exclude.iter().map(|p| p.to_string()).collect();
+        let patterns = Patterns::new(&paths, &exclude).unwrap();
+        let mut names: Vec<_> = scan(&[patterns])
+            .found
+            .iter()
+            .map(|f| f.path.strip_prefix(root).unwrap().display().to_string())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn tree() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for file in ["a.log", "b.log", "a.log.1", "a.log.gz", "sub/c.log", "sub/deep/d.log", "notes.txt"] {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x\n").unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn a_star_stays_within_its_folder_and_two_cross_it() {
+        let root = tree();
+        assert_eq!(names(root.path(), &["*.log"], &[]), ["a.log", "b.log"]);
+        assert_eq!(names(root.path(), &["**/*.log"], &[]), ["a.log", "b.log", "sub/c.log", "sub/deep/d.log"]);
+        assert_eq!(names(root.path(), &["*/*.log"], &[]), ["sub/c.log"]);
+        assert_eq!(names(root.path(), &["a.log"], &[]), ["a.log"]);
+        assert_eq!(names(root.path(), &["{a,sub/c}.log"], &[]), ["a.log", "sub/c.log"]);
+    }
+
+    #[test]
+    fn excludes_apply_to_the_path_and_to_the_name() {
+        let root = tree();
+        assert_eq!(names(root.path(), &["a.log*"], &["*.gz"]), ["a.log", "a.log.1"]);
+        assert_eq!(names(root.path(), &["a.log*"], &["**/*.gz"]), ["a.log", "a.log.1"]);
+    }
+
+    #[test]
+    fn a_file_reached_twice_is_listed_once() {
+        let root = tree();
+        assert_eq!(names(root.path(), &["*.log", "a*"], &["*.gz"]), ["a.log", "a.log.1", "b.log"]);
+    }
+
+    #[test]
+    fn a_missing_folder_makes_the_nearest_one_worth_a_watch() {
+        let root = tree();
+        let pattern = format!("{}/new/er/*.log", root.path().display());
+        let scan = scan(&[Patterns::new(&[pattern], &[]).unwrap()]);
+        assert!(scan.found.is_empty());
+        assert_eq!(scan.folders.into_iter().collect::<Vec<_>>(), [root.path()]);
+    }
+
+    #[test]
+    fn bad_patterns_are_named() {
+        let message = |p: &str| Patterns::new(&[p.to_owned()], &[]).unwrap_err().to_string();
+        assert!(message("/var/[a").contains("`/var/[a`"));
+        assert!(message("var/*.log").contains("not absolute"));
+    }
+}

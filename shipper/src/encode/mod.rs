@@ -1,0 +1,191 @@
+//! Wraps an event into its JSON record. Never fails on a bad line: it ships the bytes as text and flags them.
+
+pub mod merge;
+pub mod own_fields;
+pub mod timestamp;
+
+use std::borrow::Cow;
+
+use millrace_common::json::{self, Parser};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use self::own_fields::OwnFields;
+
+/// How an input's lines are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The line is the message.
+    #[default]
+    Text,
+    /// The line is a JSON object whose fields stand at the top level; any other line is shipped as text.
+    Json,
+}
+
+/// What was done to a record, for `log.flags`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u8);
+
+impl Flags {
+    pub const NONE: Self = Self(0);
+    pub const TRUNCATED: Self = Self(1);
+    pub const PARTIAL: Self = Self(2);
+    pub const INVALID_UTF8: Self = Self(4);
+    pub const NOT_JSON: Self = Self(8);
+    pub const DUPLICATE_KEY: Self = Self(16);
+
+    const NAMES: [(Self, &'static str); 5] = [
+        (Self::TRUNCATED, "truncated"),
+        (Self::PARTIAL, "partial"),
+        (Self::INVALID_UTF8, "invalid_utf8"),
+        (Self::NOT_JSON, "not_json"),
+        (Self::DUPLICATE_KEY, "duplicate_key"),
+    ];
+
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    fn write(self, out: &mut Vec<u8>) {
+        let mut separator = b'[';
+        for (_, name) in Self::NAMES.iter().filter(|(flag, _)| self.contains(*flag)) {
+            out.push(separator);
+            json::write_string(out, name);
+            separator = b',';
+        }
+        out.push(b']');
+    }
+}
+
+impl std::ops::BitOrAssign for Flags {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+/// One event and where it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    pub content: &'a [u8],
+    /// Position of the content's first byte in its source.
+    pub offset: u64,
+    /// Milliseconds since the epoch.
+    pub read_time_ms: i64,
+    pub flags: Flags,
+    /// Largest record in bytes.
+    pub max_record: usize,
+}
+
+/// Encodes records, keeping its buffers between them.
+pub struct Encoder {
+    parser: Parser,
+    format: Format,
+}
+
+impl Encoder {
+    /// Deeper objects are shipped as text: no index takes them, and every consumer must be able to read a record.
+    const MAX_DEPTH: usize = 500;
+
+    pub fn new(format: Format) -> Self {
+        Self { parser: Parser::with_max_depth(Self::MAX_DEPTH), format }
+    }
+
+    /// Replaces `out` with the record of `line` and returns all its flags. What would exceed `max_record` is cut.
+    pub fn encode(&mut self, line: Line<'_>, own: &OwnFields, out: &mut Vec<u8>) -> Flags {
+        let mut line = line;
+        let text = match std::str::from_utf8(line.content) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => {
+                line.flags |= Flags::INVALID_UTF8;
+                String::from_utf8_lossy(line.content)
+            }
+        };
+        out.clear();
+        if self.format == Format::Json {
+            let is_whole = !line.flags.contains(Flags::TRUNCATED) && !line.flags.contains(Flags::PARTIAL);
+            if is_whole
+                && let Ok(value) = self.parser.parse(text.as_bytes())
+                && value.kind() == json::Kind::Object
+            {
+                let flags = encode_object(value, line, own, out);
+                if out.len() <= line.max_record {
+                    return flags;
+                }
+                line.flags |= Flags::TRUNCATED;
+                out.clear();
+            }
+            line.flags |= Flags::NOT_JSON;
+        }
+        self.encode_text(&text, line, own, out)
+    }
+
+    fn encode_text(&self, text: &str, line: Line<'_>, own: &OwnFields, out: &mut Vec<u8>) -> Flags {
+        const TIMESTAMP_AND_NUMBERS: usize = 160;
+        let mut flags = line.flags;
+        let room = line.max_record.saturating_sub(own.len() + TIMESTAMP_AND_NUMBERS);
+        // An escape makes six bytes of one at most.
+        let kept = if text.len() <= room / 6 { text } else { cut(text, room) };
+        if kept.len() < text.len() {
+            flags |= Flags::TRUNCATED;
+        }
+        out.extend_from_slice(b"{\"@timestamp\":\"");
+        timestamp::write(out, line.read_time_ms);
+        out.extend_from_slice(b"\",\"message\":");
+        json::write_string(out, kept);
+        own.write(out, line.offset, flags);
+        out.push(b'}');
+        flags
+    }
+}
+
+/// The longest prefix whose escaped form has at most `room` bytes.
+fn cut(text: &str, room: usize) -> &str {
+    let mut escaped = 0;
+    for (at, c) in text.char_indices() {
+        escaped += match c {
+            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+            c if c < ' ' => 6,
+            c => c.len_utf8(),
+        };
+        if escaped > room {
+            return &text[..at];
+        }
+    }
+    text
+}
+
+fn encode_object(value: json::Value<'_, '_>, line: Line<'_>, own: &OwnFields, out: &mut Vec<u8>) -> Flags {
+    let mut has_time = false;
+    let mut is_plain = !value.has_duplicate_keys();
+    for (key, member) in value.members() {
+        if key.raw() == "@timestamp" && timestamp::is_readable(member) {
+            has_time = true;
+        } else if key.raw() == "@timestamp" || key.raw().contains('\\') || own.has_root_of(key.raw()) {
+            is_plain = false;
+        }
+    }
+    if !is_plain {
+        return merge::encode(value, line, own, out);
+    }
+    out.push(b'{');
+    if !has_time {
+        out.extend_from_slice(b"\"@timestamp\":\"");
+        timestamp::write(out, line.read_time_ms);
+        out.push(b'"');
+    }
+    let raw = value.raw().as_bytes();
+    let inner = raw[1..raw.len() - 1].trim_ascii();
+    if !inner.is_empty() {
+        if !has_time {
+            out.push(b',');
+        }
+        out.extend_from_slice(inner);
+    }
+    own.write(out, line.offset, line.flags);
+    out.push(b'}');
+    line.flags
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! The fields that the shipper adds to every record of a source, rendered once.
+
+use millrace_common::json::write_string;
+use millrace_common::record::SourceId;
+use serde_json::Value;
+
+use super::Flags;
+
+/// A field that the operator sets: dotted path, value, and whether it wins over the line's own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Field {
+    pub path: String,
+    pub value: Value,
+    pub overwrite: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum Own {
+    Raw(String),
+    Offset,
+    Flags,
+    Object(Vec<(String, Own)>),
+}
+
+/// One leaf, by its dotted path.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    pub path: String,
+    /// The line's own value stays where it is, and ours is left out.
+    pub yields: bool,
+}
+
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum FieldError {
+    #[error("`{0}` is set by the shipper itself")]
+    Reserved(String),
+    #[error("`{0}` is an object in one place and a value in another")]
+    Conflict(String),
+    #[error("`{0}` has an empty part")]
+    Empty(String),
+}
+
+#[derive(Clone, Debug)]
+pub struct OwnFields {
+    pub tree: Vec<(String, Own)>,
+    pub leaves: Vec<Leaf>,
+    /// The members as text: before the offset, between offset and flags, after the flags.
+    parts: [Vec<u8>; 3],
+}
+
+/// Everything that is the same for all records of a source.
+#[derive(Clone, Copy)]
+pub struct Origin<'a> {
+    pub host_name: &'a str,
+    pub path: &'a str,
+    pub source: SourceId,
+}
+
+impl OwnFields {
+    pub fn new(origin: Origin<'_>, fields: &[Field]) -> Result<Self, FieldError> {
+        let mut tree = Vec::new();
+        let mut leaves = Vec::new();
+        let text = |s: &str| Own::Raw(Value::from(s).to_string());
+        let base = [
+            ("host.name", text(origin.host_name)),
+            ("log.file.path", text(origin.path)),
+            ("log.offset", Own::Offset),
+            ("log.source", text(&origin.source.to_string())),
+            ("log.flags", Own::Flags),
+        ];
+        for (path, own) in base {
+            insert(&mut tree, path, own)?;
+            leaves.push(Leaf { path: path.to_owned(), yields: false });
+        }
+        for field in fields {
+            check_path(&field.path)?;
+            insert(&mut tree, &field.path, Own::Raw(field.value.to_string()))?;
+            leaves.retain(|leaf| leaf.path != field.path);
+            leaves.push(Leaf { path: field.path.clone(), yields: !field.overwrite });
+        }
+        let mut own = Self { tree, leaves, parts: Default::default() };
+        own.render();
+        Ok(own)
+    }
+
+    /// Bytes of the members without offset and flags.
+    #[expect(clippy::len_without_is_empty, reason = "there are always members")]
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(Vec::len).sum()
+    }
+
+    /// Whether a top-level key of a line, dotted or not, names or enters one of our objects.
+    pub fn has_root_of(&self, key: &str) -> bool {
+        let root = key.split('.').next().unwrap_or_default();
+        root == "original" || self.tree.iter().any(|(name, _)| name == root)
+    }
+
+    /// Appends `,"host":{…},"log":{…}…`.
+    pub fn write(&self, out: &mut Vec<u8>, offset: u64, flags: Flags) {
+        let [before, between, after] = &self.parts;
+        out.extend_from_slice(before);
+        out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes());
+        out.extend_from_slice(between);
+        if flags != Flags::NONE {
+            out.extend_from_slice(b",\"flags\":");
+            flags.write(out);
+        }
+        out.extend_from_slice(after);
+    }
+
+    fn render(&mut self) {
+        let mut parts = vec![Vec::new()];
+        for (name, own) in &self.tree {
+            push(&mut parts, b",");
+            render_member(name, own, &mut parts);
+        }
+        let mut parts = parts.into_iter();
+        self.parts = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    }
+}
+
+fn push(parts: &mut [Vec<u8>], bytes: &[u8]) {
+    if let Some(last) = parts.last_mut() {
+        last.extend_from_slice(bytes);
+    }
+}
+
+fn render_member(name: &str, own: &Own, parts: &mut Vec<Vec<u8>>) {
+    if matches!(own, Own::Flags) {
+        // The member is written with its comma, so that it can be left out.
+        parts.push(Vec::new());
+        return;
+    }
+    let mut key = Vec::new();
+    write_string(&mut key, name);
+    key.push(b':');
+    push(parts, &key);
+    match own {
+        Own::Raw(raw) => push(parts, raw.as_bytes()),
+        Own::Offset => parts.push(Vec::new()),
+        Own::Flags => {}
+        Own::Object(members) => {
+            push(parts, b"{");
+            for (i, (name, own)) in members.iter().enumerate() {
+                if i > 0 && !matches!(own, Own::Flags) {
+                    push(parts, b",");
+                }
+                render_member(name, own, parts);
+            }
+            push(parts, b"}");
+        }
+    }
+}
+
+/// Whether an operator may set these fields together.
+pub fn check(fields: &[Field]) -> Result<(), FieldError> {
+    OwnFields::new(Origin { host_name: "", path: "", source: SourceId::from_u64(0) }, fields).map(|_| ())
+}
+
+fn check_path(path: &str) -> Result<(), FieldError> {
+    const RESERVED: [&str; 7] =
+        ["@timestamp", "message", "original", "log.file.path", "log.offset", "log.source", "log.flags"];
+    if path.split('.').any(str::is_empty) {
+        return Err(FieldError::Empty(path.to_owned()));
+    }
+    let covers = |reserved: &str| {
+        path == reserved
+            || reserved.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))
+            || path.strip_prefix(reserved).is_some_and(|rest| rest.starts_with('.'))
+    };
+    if RESERVED.iter().any(|r| covers(r)) { Err(FieldError::Reserved(path.to_owned())) } else { Ok(()) }
+}
+
+fn insert(tree: &mut Vec<(String, Own)>, path: &str, own: Own) -> Result<(), FieldError> {
+    let conflict = || FieldError::Conflict(path.to_owned());
+    let mut members = tree;
+    let mut parts = path.split('.').peekable();
+    while let Some(part) = parts.next() {
+        let at = members.iter().position(|(name, _)| name == part);
+        if parts.peek().is_none() {
+            match at {
+                Some(at) if matches!(members[at].1, Own::Object(_)) => return Err(conflict()),
+                Some(at) => members[at].1 = own,
+                None => members.push((part.to_owned(), own)),
+            }
+            return Ok(());
+        }
+        let at = at.unwrap_or_else(|| {
+            members.push((part.to_owned(), Own::Object(Vec::new())));
+            members.len() - 1
+        });
+        match &mut members[at].1 {
+            Own::Object(inner) => members = inner,
+            _ => return Err(conflict()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Cuts bytes into events. Pure: the boundaries depend only on the bytes, the settings and the noted boundaries, so that
+//! reading again gives the same records.
+
+use std::ops::Range;
+
+/// One event found in a window that starts where the record before it ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The event without its line end, relative to the window.
+    pub content: Range<usize>,
+    /// Where the covered range ends (and the next begins), relative to the window. It starts at 0: skipped blank lines
+    /// and the line end belong to it.
+    pub end: usize,
+    /// The event ends at a noted boundary, not at a line end.
+    pub is_partial: bool,
+}
+
+/// Finds the first event of `window`. `boundary` is the next noted boundary after the window's start, relative to it.
+///
+/// `None`: the window holds no complete event (blank lines and an unfinished line at most).
+pub fn next_event(window: &[u8], boundary: Option<usize>) -> Option<Event> {
+    let mut line_start = 0;
+    loop {
+        let limit = boundary.filter(|&b| line_start < b && b <= window.len());
+        let line = &window[line_start..limit.unwrap_or(window.len())];
+        let (line_end, is_partial) = match memchr::memchr(b'\n', line) {
+            Some(at) => (line_start + at + 1, false),
+            None => (limit?, true),
+        };
+        let content = line_start..content_end(window, line_start, line_end, is_partial);
+        if !content.is_empty() {
+            return Some(Event { content, end: line_end, is_partial });
+        }
+        line_start = line_end;
+    }
+}
+
+fn content_end(window: &[u8], start: usize, line_end: usize, is_partial: bool) -> usize {
+    if is_partial {
+        return line_end;
+    }
+    let end = line_end - 1;
+    if end > start && window[end - 1] == b'\r' { end - 1 } else { end }
+}
+
+/// Where the unfinished, non-blank last line of a window without complete event begins.
+///
+/// `None` if there is none: the window ends with a line end, or is empty.
+pub fn unfinished_line(window: &[u8]) -> Option<usize> {
+    let start = memchr::memrchr(b'\n', window).map_or(0, |at| at + 1);
+    (start < window.len()).then_some(start)
+}
+
+/// Looks for the end of an event that is longer than a window, one window after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongSearch {
+    /// Where the event's line begins.
+    pub line_start: u64,
+    /// No line end of a non-blank line stands before this position.
+    pub searched: u64,
+    starts_with_return: bool,
+}
+
+impl LongSearch {
+    pub fn new(position: u64) -> Self {
+        Self { line_start: position, searched: position, starts_with_return: false }
+    }
+
+    /// Goes on with the bytes at `searched`. Returns the end of the event's line once found, its line end included.
+    pub fn advance(&mut self, window: &[u8], boundary: Option<u64>) -> Option<LongEnd> {
+        let mut rest = window;
+        loop {
+            let limit = boundary.filter(|&b| b > self.line_start && b > self.searched);
+            let in_reach = limit.map_or(rest.len(), |b| ((b - self.searched) as usize).min(rest.len()));
+            if self.searched == self.line_start {
+                self.starts_with_return = rest.first() == Some(&b'\r');
+            }
+            match memchr::memchr(b'\n', &rest[..in_reach]) {
+                Some(at) => {
+                    let end = self.searched + at as u64 + 1;
+                    // Only the line end itself, or with the carriage return before it, is blank.
+                    let length = end - self.line_start;
+                    let is_blank = length == 1 || (length == 2 && self.starts_with_return);
+                    self.searched = end;
+                    rest = &rest[at + 1..];
+                    if !is_blank {
+                        return Some(LongEnd { end, is_partial: false });
+                    }
+                    self.line_start = end;
+                }
+                None => {
+                    self.searched += in_reach as u64;
+                    return limit.filter(|&b| b == self.searched).map(|end| LongEnd { end, is_partial: true });
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongEnd {
+    pub end: u64,
+    pub is_partial: bool,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+//! Runs the tailer: threads, clocks, waiting, and the order of shutdown.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use millrace_common::exit::Exit;
+use millrace_common::kafka;
+use millrace_common::shutdown::Signals;
+use millrace_common::telemetry::admin::{self, AdminOptions};
+use millrace_common::telemetry::metrics::MetricsHandle;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use crate::checkpoint::store::{DataDir, DiskStore, StoreError};
+use crate::config::{Config, Drain, Partial};
+use crate::discover::scan::{self, Patterns};
+use crate::discover::watch::Watcher;
+use crate::produce::kafka::KafkaBroker;
+use crate::read::Disk;
+use crate::status::Board;
+use crate::tail::{Now, Settings, Tailer};
+
+/// When to stop by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    Signal,
+    /// Every file was read to its end and acknowledged.
+    Eof,
+}
+
+/// Wakes the tailing thread out of its sleep.
+#[derive(Clone)]
+struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self(Arc::new(rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)))
+    }
+
+    fn wake(&self) {
+        // It can only fail if the counter is full, and then the thread is awake.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    fn clear(&self) {
+        // Nothing to clear is fine.
+        let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
+    }
+}
+
+type Tail = Tailer<Disk, KafkaBroker, DiskStore>;
+
+/// Runs until a signal, or until the files are read.
+pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit> {
+    let dir = DataDir::open(&config.data_dir)?;
+    let loaded = dir.load()?;
+    let host_name = match &config.host_name {
+        Some(name) => name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let host_id = host_id(&config, &dir, &host_name)?;
+    let waker = Waker::new().context("cannot create an eventfd")?;
+    let wake = { let waker = waker.clone(); move || waker.wake() };
+    let signals = Signals::install(wake.clone()).context("cannot install signal handlers")?;
+    let board = Arc::new(Board::new());
+    let options = AdminOptions { listen: config.listen.clone(), program: "shipper" };
+    let _admin = admin::spawn(options, Arc::clone(&board) as Arc<_>, metrics, axum::Router::new())?;
+    let broker = start_producer(&config)?;
+    let store = DiskStore::start(dir, wake).context("cannot start the checkpoint thread")?;
+    info!(host.id = host_id, host.name = host_name, topic = config.topic, sources = loaded.rows.len(), "shipper started");
+    let settings = Settings {
+        inputs: config.inputs.clone(),
+        host_id,
+        host_name,
+        max_record: config.max_record,
+        max_inflight: config.max_inflight(),
+        window: (config.memory / 64).clamp(64 << 10, 256 << 10) as usize,
+        checkpoint_interval: config.checkpoint,
+        partial_after: config.partial_after,
+        rotate_wait: config.rotate_wait,
+        close_unlisted: config.close_unlisted,
+        max_absent: 100,
+    };
+    let tailer = Tailer::new(settings, Disk, broker, store, loaded.rows, loaded.num_corrupt);
+    let watcher = Watcher::new().context("cannot create an inotify instance; raise fs.inotify.max_user_instances")?;
+    Loop { tailer, watcher, waker, signals, board, clock: Clock::new(), config, until }.run()
+}
+
+fn host_id(config: &Config, dir: &DataDir, host_name: &str) -> Result<String, StoreError> {
+    if let Some(id) = &config.host_id {
+        return Ok(id.clone());
+    }
+    dir.host_id(|| {
+        // Without a machine id (some containers), the host name alone tells hosts apart.
+        let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        format!("{}-{host_name}", machine_id.trim()).trim_start_matches('-').to_owned()
+    })
+}
+
+fn start_producer(config: &Config) -> Result<KafkaBroker> {
+    let built = kafka::producer("shipper", &config.brokers, &config.options);
+    let mut client = built.map_err(|faults| {
+        let lines: Vec<_> = faults.iter().map(|f| format!("kafka.{}: {}; {}", f.path, f.what, f.remedy)).collect();
+        anyhow::anyhow!(lines.join("\n"))
+    })?;
+    // Our own budget holds records back before the client's queue does; the client's is the second line.
+    let queue_kib = (config.max_inflight() / 1024 + config.max_record as u64 / 1024 + 1).to_string();
+    kafka::set_default(&mut client, "queue.buffering.max.kbytes", &queue_kib);
+    kafka::set_default(&mut client, "queue.buffering.max.messages", "1000000");
+    let max_message = config.max_record as u64 + 64 * 1024;
+    if max_message > 1_000_000 {
+        kafka::set_default(&mut client, "message.max.bytes", &max_message.to_string());
+    }
+    Ok(KafkaBroker::new(client, &config.topic)?)
+}
+
+/// The real clocks.
+struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "an edge: the one place that reads the clocks for the tailer")]
+    fn new() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "an edge: the one place that reads the clocks for the tailer")]
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { wall_ms: wall.as_millis() as i64, mono: self.started.elapsed() }
+    }
+}
+
+struct Loop {
+    tailer: Tail,
+    watcher: Watcher,
+    waker: Waker,
+    signals: Signals,
+    board: Arc<Board>,
+    clock: Clock,
+    config: Config,
+    until: Until,
+}
+
+impl Loop {
+    const LOOK_EVERY: Duration = Duration::from_secs(1);
+    const SCAN_EVERY_UNWATCHED: Duration = Duration::from_secs(1);
+    /// A burst of renames asks for one scan, not for many.
+    const SCAN_PAUSE: Duration = Duration::from_millis(20);
+    const ACK_WAIT: Duration = Duration::from_millis(5);
+
+    fn run(mut self) -> Result<Exit> {
+        if self.until == Until::Eof {
+            self.tailer.flush_at_end();
+        }
+        let mut scanned_at: Option<Duration> = None;
+        let mut looked_at = Duration::ZERO;
+        let mut wants_scan = true;
+        loop {
+            let now = self.clock.now();
+            if self.signals.is_draining() {
+                break;
+            }
+            if self.signals.take_reload() {
+                warn!("a reload needs a restart for now: the settings stay as they are");
+            }
+            let hints = self.watcher.take();
+            wants_scan |= hints.scan;
+            for path in hints.written {
+                self.tailer.written(&path, now);
+            }
+            let every = if self.watcher.is_complete() { self.config.rescan } else { Self::SCAN_EVERY_UNWATCHED };
+            let age = scanned_at.map_or(Duration::MAX, |at| now.mono - at);
+            if age >= every || (wants_scan && age >= Self::SCAN_PAUSE) {
+                self.scan(now);
+                scanned_at = Some(self.clock.now().mono);
+                wants_scan = false;
+            }
+            if now.mono >= looked_at + Self::LOOK_EVERY || looked_at == Duration::ZERO {
+                self.tailer.look_around(now);
+                self.board.publish(self.tailer.stats(), self.tailer.gauges(now));
+                looked_at = now.mono.max(Duration::from_nanos(1));
+            }
+            let has_more = self.turn(now, Duration::ZERO);
+            if self.until == Until::Eof && self.tailer.is_drained() {
+                break;
+            }
+            if has_more {
+                continue;
+            }
+            self.rest(looked_at, wants_scan, now);
+        }
+        self.finish()
+    }
+
+    fn turn(&mut self, now: Now, wait: Duration) -> bool {
+        self.board.turned();
+        if self.board.wants_status() {
+            let status = self.status(now);
+            self.board.publish(self.tailer.stats(), self.tailer.gauges(now));
+            self.board.answer(status);
+        }
+        self.tailer.turn(now, wait)
+    }
+
+    /// Sleeps until something may have changed.
+    fn rest(&mut self, looked_at: Duration, wants_scan: bool, now: Now) {
+        if self.tailer.has_outstanding() {
+            // Acknowledgements come by polling the client.
+            self.tailer.turn(now, Self::ACK_WAIT);
+            return;
+        }
+        let mut pause = (looked_at + Self::LOOK_EVERY).saturating_sub(self.clock.now().mono);
+        if wants_scan {
+            pause = pause.min(Self::SCAN_PAUSE);
+        }
+        if !self.tailer.is_idle() {
+            pause = pause.min(Self::ACK_WAIT);
+        }
+        let watch = self.watcher.as_fd();
+        let mut fds = [PollFd::new(&watch, PollFlags::IN), PollFd::from_borrowed_fd(self.waker.0.as_fd(), PollFlags::IN)];
+        let timeout = Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: i64::from(pause.subsec_nanos()) };
+        // An interrupted or failed poll is a short sleep at worst.
+        let _ = rustix::event::poll(&mut fds, Some(&timeout));
+        self.waker.clear();
+    }
+
+    fn scan(&mut self, now: Now) {
+        let patterns: &[Patterns] = &self.config.patterns;
+        let scan = scan::scan(patterns);
+        self.watcher.set_folders(scan.folders);
+        self.tailer.apply_scan(scan.found, &scan.faults, now);
+        self.board.scanned();
+    }
+
+    /// Delivers what there is, saves, and says what is left.
+    fn finish(mut self) -> Result<Exit> {
+        self.board.draining();
+        let begun = self.clock.now().mono;
+        let deadline = begun + self.config.deadline;
+        // The save of the last positions needs a moment of its own.
+        let reading_ends = begun + self.config.deadline.mul_f64(0.9);
+        if self.config.drain == Drain::Eof && self.until == Until::Signal {
+            self.scan(self.clock.now());
+            self.tailer.look_around(self.clock.now());
+        }
+        if self.config.partial == Partial::Send {
+            self.tailer.flush_at_end();
+            self.tailer.look_around(self.clock.now());
+        }
+        let is_reading = self.config.drain == Drain::Eof || self.until == Until::Eof;
+        if !is_reading {
+            self.tailer.stop_reading();
+        }
+        let mut looked_at = begun;
+        while !self.tailer.is_drained() && self.clock.now().mono < reading_ends {
+            let now = self.clock.now();
+            if now.mono >= looked_at + Duration::from_millis(200) {
+                self.tailer.look_around(now);
+                looked_at = now.mono;
+            }
+            if !self.turn(now, Duration::ZERO) {
+                self.tailer.turn(now, Self::ACK_WAIT);
+            }
+        }
+        let is_clean = self.tailer.is_drained();
+        let mut version = None;
+        while self.clock.now().mono < deadline {
+            let now = self.clock.now();
+            match version {
+                None if self.tailer.can_save() => version = Some(self.tailer.save_for_end(now)),
+                Some(version) if self.tailer.is_saved(version) => break,
+                _ => {}
+            }
+            self.tailer.turn(now, Self::ACK_WAIT);
+        }
+        let is_saved = version.is_some_and(|version| self.tailer.is_saved(version));
+        let now = self.clock.now();
+        let (gauges, stats) = (self.tailer.gauges(now), self.tailer.stats());
+        let took = now.mono - begun;
+        if is_clean && is_saved {
+            info!(events = stats.read_events, acked = stats.acked_events, ?took, "all delivered, stopped");
+            return Ok(Exit::Clean);
+        }
+        let waiting = stats.read_events.saturating_sub(stats.acked_events);
+        warn!(
+            unread_bytes = gauges.unread_bytes, unacknowledged_events = waiting, saved = is_saved, ?took,
+            "stopped at the deadline; the next start goes on from the first unacknowledged byte"
+        );
+        Ok(Exit::Unacknowledged)
+    }
+
+    fn status(&self, now: Now) -> Value {
+        let gauges = self.tailer.gauges(now);
+        let sources: Vec<_> = self
+            .tailer
+            .rows()
+            .map(|source| {
+                let acknowledged = source.ledger.acknowledged();
+                json!({
+                    "source": source.id, "input": self.tailer.input_id(source.input),
+                    "path": source.current_path.to_string_lossy(), "fate": format!("{:?}", source.fate).to_lowercase(),
+                    "size": source.size, "read": source.covered, "acknowledged": acknowledged,
+                    "behind": source.size.saturating_sub(acknowledged), "generation": source.generation,
+                    "inode": source.identity.inode, "birth_time_ns": source.identity.birth_time_ns,
+                    "outstanding": source.ledger.num_outstanding(), "partition": source.partition,
+                })
+            })
+            .collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"), "topic": self.config.topic, "blocked": gauges.blocked,
+            "unread_bytes": gauges.unread_bytes, "inflight_bytes": gauges.inflight_bytes, "sources": sources,
+        })
+    }
+}

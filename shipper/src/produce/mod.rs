@@ -1,0 +1,42 @@
+//! Hands records to Kafka and reports what became of each.
+
+pub mod kafka;
+
+use std::time::Duration;
+
+use rdkafka::types::RDKafkaErrorCode;
+
+/// A record on its way. `token` comes back with its [`Delivery`].
+pub struct Outgoing<'a> {
+    pub partition: i32,
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+    /// Kafka timestamp: the read time, milliseconds since the epoch.
+    pub timestamp_ms: i64,
+    pub token: usize,
+}
+
+/// What became of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    pub token: usize,
+    /// `None`: acknowledged by all in-sync replicas.
+    pub error: Option<RDKafkaErrorCode>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The client's queue is full: try again after deliveries came back.
+    Full,
+    /// The client refuses the record itself, or cannot take any at all right now.
+    Error(RDKafkaErrorCode),
+}
+
+/// The operations on Kafka that the tailer needs.
+pub trait Broker {
+    /// Partitions of the topic, or `None` until the broker has told.
+    fn num_partitions(&self) -> Option<u32>;
+    fn send(&mut self, record: Outgoing<'_>) -> Result<(), Refused>;
+    /// Appends the deliveries that arrived, waiting for the first up to `wait`.
+    fn poll(&mut self, wait: Duration, deliveries: &mut Vec<Delivery>);
+}

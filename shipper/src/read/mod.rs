@@ -1,0 +1,87 @@
+//! Files as the tailer sees them, behind a trait so that a simulation can stand in. No decisions are taken here.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+
+/// What makes a file this file. The birth time is 0 where the file system has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    pub device: u64,
+    pub inode: u64,
+    pub birth_time_ns: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileStat {
+    pub identity: Identity,
+    pub size: u64,
+    pub num_links: u64,
+    pub is_regular: bool,
+}
+
+/// The operations on files that the tailer needs.
+pub trait FileSystem {
+    type File;
+
+    fn open(&self, path: &Path) -> io::Result<Self::File>;
+    fn stat(&self, file: &Self::File) -> io::Result<FileStat>;
+    /// Reads up to `buffer.len()` bytes at `position`; fewer only at the end of the file, where 0 is returned.
+    fn read_at(&self, file: &Self::File, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+}
+
+/// The real file system.
+pub struct Disk;
+
+impl Disk {
+    pub fn stat_path(path: &Path) -> io::Result<FileStat> {
+        std::fs::metadata(path).map(|m| file_stat(&m))
+    }
+}
+
+impl FileSystem for Disk {
+    type File = File;
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        // Without O_NONBLOCK, a FIFO that matches the pattern would block the open until it has a writer.
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NOCTTY;
+        std::fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
+    }
+
+    fn stat(&self, file: &File) -> io::Result<FileStat> {
+        file.metadata().map(|m| file_stat(&m))
+    }
+
+    fn read_at(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match file.read_at(&mut buffer[filled..], position + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // What was read before the fault is good; the fault comes again at its own position.
+                Err(_) if filled > 0 => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+fn file_stat(metadata: &std::fs::Metadata) -> FileStat {
+    let birth_time = metadata.created().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+    FileStat {
+        identity: Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            birth_time_ns: birth_time.map_or(0, |t| t.as_nanos() as u64),
+        },
+        size: metadata.len(),
+        num_links: metadata.nlink(),
+        is_regular: metadata.is_file(),
+    }
+}

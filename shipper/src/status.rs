@@ -1,0 +1,159 @@
+//! What the shipper says about itself: liveness, readiness, metrics, status.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use millrace_common::telemetry::admin::Health;
+use millrace_common::telemetry::gauges::Gauges as Series;
+use serde_json::{Value, json};
+
+use crate::tail::stats::{BLOCKED_REASONS, Gauges, Stats};
+
+/// Shared between the tailing thread, which fills it, and the admin thread, which reads it.
+pub struct Board {
+    started: Instant,
+    /// Milliseconds after `started` at which the loop last came round.
+    turned_ms: AtomicU64,
+    is_scanned: AtomicBool,
+    is_draining: AtomicBool,
+    wants_status: AtomicBool,
+    facts: Mutex<Facts>,
+    answered: Condvar,
+}
+
+#[derive(Default)]
+struct Facts {
+    stats: Stats,
+    gauges: Gauges,
+    status: Option<Value>,
+}
+
+impl Board {
+    const STUCK_AFTER: Duration = Duration::from_secs(30);
+    const STATUS_WAIT: Duration = Duration::from_secs(2);
+
+    #[expect(clippy::disallowed_methods, reason = "an edge: the age of the last turn is judged by the real clock")]
+    pub fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            turned_ms: AtomicU64::new(0),
+            is_scanned: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
+            wants_status: AtomicBool::new(false),
+            facts: Mutex::default(),
+            answered: Condvar::new(),
+        }
+    }
+
+    fn facts(&self) -> std::sync::MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn turned(&self) {
+        self.turned_ms.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    pub fn scanned(&self) {
+        self.is_scanned.store(true, Ordering::Relaxed);
+    }
+
+    pub fn draining(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    pub fn wants_status(&self) -> bool {
+        self.wants_status.load(Ordering::Relaxed)
+    }
+
+    pub fn publish(&self, stats: &Stats, gauges: Gauges) {
+        let mut facts = self.facts();
+        facts.stats.clone_from(stats);
+        facts.gauges = gauges;
+    }
+
+    pub fn answer(&self, status: Value) {
+        self.wants_status.store(false, Ordering::Relaxed);
+        self.facts().status = Some(status);
+        self.answered.notify_all();
+    }
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Health for Board {
+    fn live(&self) -> Result<(), String> {
+        let age = self.started.elapsed().saturating_sub(Duration::from_millis(self.turned_ms.load(Ordering::Relaxed)));
+        if age > Self::STUCK_AFTER { Err(format!("the tailing thread has not turned for {} s", age.as_secs())) } else { Ok(()) }
+    }
+
+    /// Never depends on Kafka: a sidecar's readiness gates its pod.
+    fn ready(&self) -> Result<(), Vec<String>> {
+        if !self.is_scanned.load(Ordering::Relaxed) {
+            return Err(vec!["the first scan is not done".to_owned()]);
+        }
+        if self.is_draining.load(Ordering::Relaxed) { Err(vec!["draining".to_owned()]) } else { Ok(()) }
+    }
+
+    fn status(&self) -> Value {
+        let mut facts = self.facts();
+        facts.status = None;
+        self.wants_status.store(true, Ordering::Relaxed);
+        let waited = self.answered.wait_timeout_while(facts, Self::STATUS_WAIT, |facts| facts.status.is_none());
+        let (mut facts, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        facts.status.take().unwrap_or_else(|| json!({ "error": "the tailing thread does not answer" }))
+    }
+
+    fn before_scrape(&self) {
+        let facts = self.facts();
+        let Stats { lost_bytes, rotations, produce_errors, .. } = &facts.stats;
+        let stats = &facts.stats;
+        let totals = [
+            ("shipper_read_bytes_total", stats.read_bytes),
+            ("shipper_read_events_total", stats.read_events),
+            ("shipper_acked_events_total", stats.acked_events),
+            ("shipper_acked_bytes_total", stats.acked_bytes),
+            ("shipper_truncated_events_total", stats.truncated_events),
+            ("shipper_invalid_utf8_events_total", stats.invalid_utf8_events),
+            ("shipper_rewinds_total", stats.rewinds),
+            ("shipper_checkpoint_corrupt_total", stats.corrupt_checkpoints),
+            ("shipper_checkpoint_errors_total", facts.gauges.checkpoint_errors),
+        ];
+        for (name, value) in totals {
+            metrics::counter!(name).absolute(value);
+        }
+        for (reason, bytes) in lost_bytes {
+            metrics::counter!("shipper_lost_bytes_total", "reason" => *reason).absolute(*bytes);
+        }
+        for (kind, count) in rotations {
+            metrics::counter!("shipper_rotations_total", "kind" => *kind).absolute(*count);
+        }
+        for (code, count) in produce_errors {
+            metrics::counter!("shipper_produce_errors_total", "code" => code.clone()).absolute(*count);
+        }
+    }
+
+    fn gauges(&self, series: &mut Series) {
+        let facts = self.facts();
+        let gauges = &facts.gauges;
+        let values = [
+            ("shipper_unread_bytes", "Bytes in files that were not read yet", gauges.unread_bytes),
+            ("shipper_inflight_bytes", "Bytes handed to the producer and not acknowledged", gauges.inflight_bytes),
+            ("shipper_open_files", "Files held open", gauges.open_files),
+            ("shipper_unreadable_files", "Paths that cannot be opened or examined", gauges.unreadable_files),
+            ("shipper_sources", "Sources followed", gauges.sources),
+            ("shipper_oldest_unacked_seconds", "Time without an acknowledgement while some are due", gauges.oldest_unacked_seconds),
+        ];
+        for (name, help, value) in values {
+            series.set(name, help, &[], value as f64);
+        }
+        for reason in BLOCKED_REASONS {
+            let is_so = gauges.blocked.contains(&reason);
+            series.set("shipper_blocked", "1 while records do not flow for this reason", &[("reason", reason)], f64::from(u8::from(is_so)));
+        }
+    }
+}

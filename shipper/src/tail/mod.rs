@@ -1,0 +1,463 @@
+//! Drives the stages on one thread and owns every source. Time, files, broker and disk come from outside, so that a
+//! simulation can run it.
+
+mod adopt;
+mod pump;
+pub mod source;
+pub mod stats;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use millrace_common::retry::Delays;
+use tracing::{info, warn};
+
+use self::source::{Fate, Source};
+use self::stats::{Gauges, Stats};
+use crate::checkpoint::ledger::Sequence;
+use crate::checkpoint::row::Row;
+use crate::checkpoint::store::Store;
+use crate::encode::own_fields::Field;
+use crate::encode::{Encoder, Format};
+use crate::produce::{Broker, Delivery};
+use crate::read::{FileSystem, Identity};
+
+/// The clocks at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Milliseconds since the epoch.
+    pub wall_ms: i64,
+    /// Monotonic time since some fixed moment.
+    pub mono: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct InputSettings {
+    pub id: String,
+    pub format: Format,
+    pub fields: Vec<Field>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub inputs: Vec<InputSettings>,
+    pub host_id: String,
+    pub host_name: String,
+    /// Largest record in bytes.
+    pub max_record: usize,
+    /// Bytes handed to the producer and not acknowledged, at most.
+    pub max_inflight: u64,
+    /// Bytes of a file that one turn looks at.
+    pub window: usize,
+    pub checkpoint_interval: Duration,
+    /// Age of an unterminated last line of a file that still has its path.
+    pub partial_after: Duration,
+    /// How long a renamed or deleted file must be quiet before it counts as finished.
+    pub rotate_wait: Duration,
+    /// How long a file renamed out of the patterns is kept open without growing.
+    pub close_unlisted: Duration,
+    /// Rows of files that were not found again, at most.
+    pub max_absent: usize,
+}
+
+pub struct Tailer<F: FileSystem, B, S> {
+    settings: Settings,
+    files: F,
+    broker: B,
+    store: S,
+    encoders: Vec<Encoder>,
+    sources: Vec<Option<Source<F::File>>>,
+    free: Vec<usize>,
+    by_identity: HashMap<Identity, usize>,
+    by_path: HashMap<PathBuf, usize>,
+    /// Rows of the checkpoint whose file no scan has found.
+    absent: Vec<Row>,
+    ready: VecDeque<usize>,
+    failed: BTreeSet<usize>,
+    waiting: Vec<usize>,
+    unreadable: BTreeSet<PathBuf>,
+    inflight_bytes: u64,
+    /// When an acknowledgement last arrived, or the first of the outstanding records was sent.
+    acked_at: Duration,
+    last_save: u64,
+    saved_at: Duration,
+    save_took: Duration,
+    is_dirty: bool,
+    is_urgent: bool,
+    is_scanned: bool,
+    is_flushing: bool,
+    deliveries: Vec<Delivery>,
+    buffer: Vec<u8>,
+    value: Vec<u8>,
+    stats: Stats,
+}
+
+/// Slots and sequences share one word that travels with a record.
+const SEQUENCE_BITS: u32 = 44;
+
+fn token(slot: usize, sequence: Sequence) -> usize {
+    slot << SEQUENCE_BITS | (sequence.0 & ((1 << SEQUENCE_BITS) - 1)) as usize
+}
+
+fn of_token(token: usize) -> (usize, Sequence) {
+    (token >> SEQUENCE_BITS, Sequence((token & ((1 << SEQUENCE_BITS) - 1)) as u64))
+}
+
+impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
+    /// `rows` are those of the last checkpoint.
+    pub fn new(settings: Settings, files: F, broker: B, store: S, rows: Vec<Row>, num_corrupt: u64) -> Self {
+        let encoders = settings.inputs.iter().map(|input| Encoder::new(input.format)).collect();
+        let buffer = vec![0; settings.window];
+        Self {
+            settings,
+            files,
+            broker,
+            store,
+            encoders,
+            sources: Vec::new(),
+            free: Vec::new(),
+            by_identity: HashMap::new(),
+            by_path: HashMap::new(),
+            absent: rows,
+            ready: VecDeque::new(),
+            failed: BTreeSet::new(),
+            waiting: Vec::new(),
+            unreadable: BTreeSet::new(),
+            inflight_bytes: 0,
+            acked_at: Duration::ZERO,
+            last_save: 0,
+            saved_at: Duration::ZERO,
+            save_took: Duration::ZERO,
+            is_dirty: false,
+            is_urgent: false,
+            is_scanned: false,
+            is_flushing: false,
+            deliveries: Vec::new(),
+            buffer,
+            value: Vec::new(),
+            stats: Stats { corrupt_checkpoints: num_corrupt, ..Stats::default() },
+        }
+    }
+
+    /// Goes round once: takes acknowledgements, reads and sends up to a fair share, saves what is due.
+    ///
+    /// Waits up to `wait` for acknowledgements. Returns whether there is more to do at once.
+    pub fn turn(&mut self, now: Now, wait: Duration) -> bool {
+        self.take_deliveries(now, wait);
+        self.take_saves();
+        self.rewind_failed(now);
+        let is_taken = self.pump_ready(now);
+        self.save_if_due(now);
+        is_taken && !self.ready.is_empty() && self.inflight_bytes < self.settings.max_inflight
+    }
+
+    fn take_deliveries(&mut self, now: Now, wait: Duration) {
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        self.broker.poll(wait, &mut deliveries);
+        for delivery in deliveries.drain(..) {
+            self.settle(delivery, now);
+        }
+        self.deliveries = deliveries;
+    }
+
+    fn settle(&mut self, delivery: Delivery, now: Now) {
+        let (slot, sequence) = of_token(delivery.token);
+        let Some(source) = self.sources.get_mut(slot).and_then(Option::as_mut) else { return };
+        let before = source.ledger.acknowledged();
+        let Some(num_bytes) = source.ledger.settle(sequence, delivery.error.is_none()) else { return };
+        self.inflight_bytes -= u64::from(num_bytes);
+        match delivery.error {
+            None => {
+                self.acked_at = now.mono;
+                self.stats.acked_events += 1;
+                self.stats.acked_bytes += source.ledger.acknowledged() - before;
+                self.is_dirty = true;
+                if source.retry_at.is_none() && source.delays.num_attempts() > 0 {
+                    source.delays.reset();
+                    info!(path = %source.path.display(), "records are acknowledged again");
+                }
+            }
+            Some(code) => {
+                self.note_failure(slot, code, Some(num_bytes), now);
+            }
+        }
+        if self.sources[slot].as_ref().is_some_and(|s| s.fate == Fate::Replaced && s.ledger.num_outstanding() == 0) {
+            self.end_replaced(slot);
+        }
+    }
+
+    /// Sources that waited for a durable note go on.
+    fn take_saves(&mut self) {
+        let durable = self.store.durable();
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|&slot| {
+            let Some(source) = self.sources[slot].as_mut() else { return false };
+            if source.waits_for.is_some_and(|version| version > durable) {
+                return true;
+            }
+            source.waits_for = None;
+            Self::enqueue(&mut self.ready, slot, source);
+            false
+        });
+        self.waiting = waiting;
+    }
+
+    fn enqueue(ready: &mut VecDeque<usize>, slot: usize, source: &mut Source<F::File>) {
+        if !source.is_queued && source.file.is_some() {
+            source.is_queued = true;
+            ready.push_back(slot);
+        }
+    }
+
+    /// Marks the source for the next save and stops it until that is durable.
+    fn wait_for_save(&mut self, slot: usize) {
+        self.is_urgent = true;
+        self.is_dirty = true;
+        if let Some(source) = self.sources[slot].as_mut() {
+            source.waits_for = Some(self.last_save + 1);
+            self.waiting.push(slot);
+        }
+    }
+
+    fn save_if_due(&mut self, now: Now) {
+        // A save may take a tenth of the disk's time at most.
+        let interval = self.settings.checkpoint_interval.max(self.save_took * 10);
+        let is_due = self.is_dirty && now.mono >= self.saved_at + interval;
+        if !self.store.is_ready() || !(is_due || self.is_urgent) {
+            return;
+        }
+        self.last_save += 1;
+        let mut rows = Vec::with_capacity(self.sources.len() + self.absent.len());
+        for source in self.sources.iter_mut().flatten().filter(|s| s.fate != Fate::Replaced) {
+            rows.push(source.row(&self.settings.inputs[source.input].id));
+        }
+        rows.extend(self.absent.iter().cloned());
+        self.store.save(self.last_save, rows);
+        self.saved_at = now.mono;
+        self.is_dirty = false;
+        self.is_urgent = false;
+    }
+
+    /// Notes that a file was written to.
+    pub fn written(&mut self, path: &Path, now: Now) {
+        if let Some(&slot) = self.by_path.get(path)
+            && let Some(source) = self.sources[slot].as_mut()
+        {
+            source.grown_at = now.mono;
+            Self::enqueue(&mut self.ready, slot, source);
+        }
+    }
+
+    /// Looks at every open file: growth that no hint told, unfinished lines that waited long enough, files that ended.
+    pub fn look_around(&mut self, now: Now) {
+        for slot in 0..self.sources.len() {
+            let Some(source) = self.sources[slot].as_mut() else { continue };
+            if let Some(Ok(stat)) = source.file.as_ref().map(|file| self.files.stat(file)) {
+                if stat.num_links == 0 && source.fate != Fate::Replaced {
+                    source.fate = Fate::Deleted;
+                }
+                if stat.size != source.last_size {
+                    source.last_size = stat.size;
+                    source.size = source.size.max(stat.size);
+                    source.grown_at = now.mono;
+                    Self::enqueue(&mut self.ready, slot, source);
+                } else if stat.size > source.read_end {
+                    Self::enqueue(&mut self.ready, slot, source);
+                }
+            }
+            if source.retry_at.is_some_and(|at| now.mono >= at) && !source.ledger.has_failed() {
+                source.retry_at = None;
+                Self::enqueue(&mut self.ready, slot, source);
+            }
+            self.flush_unfinished(slot, now);
+            self.retire(slot, now);
+        }
+        self.trim_absent();
+    }
+
+    /// Ends an unfinished last line by a noted boundary once it waited long enough.
+    fn flush_unfinished(&mut self, slot: usize, now: Now) {
+        let Some(source) = self.sources[slot].as_mut() else { return };
+        let Some(end) = source.unfinished else { return };
+        let is_text = self.settings.inputs[source.input].format == Format::Text;
+        let patience = match source.fate {
+            _ if self.is_flushing => Duration::ZERO,
+            Fate::Listed if is_text => self.settings.partial_after,
+            Fate::Listed => return,
+            Fate::Unlisted | Fate::Deleted | Fate::Replaced => self.settings.rotate_wait,
+        };
+        if source.is_queued || source.waits_for.is_some() || now.mono < source.grown_at + patience {
+            return;
+        }
+        source.unfinished = None;
+        source.boundaries.push(end);
+        source.boundaries.sort_unstable();
+        source.boundaries.dedup();
+        self.wait_for_save(slot);
+    }
+
+    /// Lets go of a file that ended: nobody can write to it, or nobody did for long.
+    fn retire(&mut self, slot: usize, now: Now) {
+        let Some(source) = self.sources[slot].as_mut() else { return };
+        let patience = match source.fate {
+            Fate::Listed | Fate::Replaced => return,
+            Fate::Deleted => self.settings.rotate_wait,
+            Fate::Unlisted => self.settings.close_unlisted,
+        };
+        let is_read = !source.is_queued && source.unfinished.is_none() && source.is_settled();
+        if !is_read || source.retry_at.is_some() || now.mono < source.grown_at + patience {
+            return;
+        }
+        let mut source = match self.remove(slot) {
+            Some(source) => source,
+            None => return,
+        };
+        self.is_dirty = true;
+        if source.fate == Fate::Unlisted {
+            self.absent.push(source.row(&self.settings.inputs[source.input].id));
+        }
+        info!(path = %source.path.display(), source = %source.id, size = source.size, fate = ?source.fate, "file finished");
+    }
+
+    fn remove(&mut self, slot: usize) -> Option<Source<F::File>> {
+        let source = self.sources[slot].take()?;
+        if self.by_identity.get(&source.identity) == Some(&slot) {
+            self.by_identity.remove(&source.identity);
+        }
+        if self.by_path.get(&source.current_path) == Some(&slot) {
+            self.by_path.remove(&source.current_path);
+        }
+        self.failed.remove(&slot);
+        self.waiting.retain(|&s| s != slot);
+        self.ready.retain(|&s| s != slot);
+        self.free.push(slot);
+        Some(source)
+    }
+
+    fn insert(&mut self, source: Source<F::File>) -> usize {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.sources.push(None);
+            self.sources.len() - 1
+        });
+        self.by_identity.insert(source.identity, slot);
+        self.by_path.insert(source.current_path.clone(), slot);
+        self.sources[slot] = Some(source);
+        self.is_dirty = true;
+        slot
+    }
+
+    fn trim_absent(&mut self) {
+        let excess = self.absent.len().saturating_sub(self.settings.max_absent);
+        if excess > 0 {
+            self.absent.sort_by_key(|row| row.last_seen_ms);
+            self.absent.drain(..excess);
+            self.is_dirty = true;
+        }
+    }
+
+    /// Sends also what is not terminated by a line end, for runs that end with the files.
+    pub fn flush_at_end(&mut self) {
+        self.is_flushing = true;
+    }
+
+    /// Whether every file was read to its end and everything read is acknowledged.
+    pub fn is_drained(&self) -> bool {
+        let is_idle = |s: &Source<F::File>| {
+            !s.is_queued && s.is_settled() && s.retry_at.is_none() && !(self.is_flushing && s.unfinished.is_some())
+        };
+        self.is_scanned && self.ready.is_empty() && self.sources.iter().flatten().all(is_idle)
+    }
+
+    /// Leaves the rest of every file for the next start.
+    pub fn stop_reading(&mut self) {
+        for slot in std::mem::take(&mut self.ready) {
+            if let Some(source) = self.sources[slot].as_mut() {
+                source.is_queued = false;
+            }
+        }
+        for source in self.sources.iter_mut().flatten() {
+            source.file = None;
+        }
+    }
+
+    /// Whether nothing waits for a save, a pause or the producer.
+    pub fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.waiting.is_empty()
+    }
+
+    pub fn can_save(&self) -> bool {
+        self.store.is_ready()
+    }
+
+    /// Whether anything sent is still without an answer.
+    pub fn has_outstanding(&self) -> bool {
+        self.inflight_bytes > 0
+    }
+
+    /// Starts the last save of a planned end. `is_saved` tells when it is durable.
+    pub fn save_for_end(&mut self, now: Now) -> u64 {
+        for source in self.sources.iter_mut().flatten().filter(|s| s.is_settled()) {
+            // Nothing beyond was ever produced, and nothing will be: bytes written later get their own hour.
+            source.horizon = source.stamped_until.max(source.covered);
+            source.covered_at_save = source.covered;
+        }
+        self.is_urgent = true;
+        let version = self.last_save + 1;
+        self.save_if_due(now);
+        version
+    }
+
+    pub fn is_saved(&self, version: u64) -> bool {
+        self.store.durable() >= version
+    }
+
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    pub fn gauges(&self, now: Now) -> Gauges {
+        let sources = || self.sources.iter().flatten();
+        let waited = if self.inflight_bytes > 0 { (now.mono - self.acked_at.min(now.mono)).as_secs() } else { 0 };
+        let checks = [
+            ("topic_unknown", self.broker.num_partitions().is_none()),
+            ("unacknowledged", waited > 10),
+            ("delivery_failed", sources().any(|s| s.retry_at.is_some() || s.ledger.has_failed())),
+            ("checkpoint", !self.store.is_ready() && now.mono > self.saved_at + Duration::from_secs(5)),
+            ("unreadable", !self.unreadable.is_empty()),
+        ];
+        Gauges {
+            unread_bytes: sources().map(Source::unread).sum(),
+            inflight_bytes: self.inflight_bytes,
+            open_files: sources().filter(|s| s.file.is_some()).count() as u64,
+            unreadable_files: self.unreadable.len() as u64,
+            sources: sources().count() as u64,
+            oldest_unacked_seconds: waited,
+            checkpoint_errors: self.store.num_failures(),
+            blocked: checks.iter().filter(|(_, is_so)| *is_so).map(|(reason, _)| *reason).collect(),
+        }
+    }
+
+    /// Every source with its positions, for people.
+    pub fn rows(&self) -> impl Iterator<Item = &Source<F::File>> {
+        self.sources.iter().flatten()
+    }
+
+    pub fn input_id(&self, input: usize) -> &str {
+        &self.settings.inputs[input].id
+    }
+
+    fn delays(seed: u64) -> Delays {
+        Delays::new(Duration::from_millis(500), Duration::from_secs(10)).seeded(seed)
+    }
+
+    fn lost(&mut self, reason: &'static str, path: &Path, start: u64, end: u64) {
+        if end > start {
+            *self.stats.lost_bytes.entry(reason).or_default() += end - start;
+            warn!(path = %path.display(), reason, start, end, bytes = end - start, "bytes given up");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,387 @@
+//! Reads one source and sends its records, until its share is used or something holds it back.
+
+use std::io;
+
+use millrace_common::record::{CoveredBytes, CoveredRange, RecordId};
+use rdkafka::types::RDKafkaErrorCode;
+use tracing::{error, warn};
+
+use super::source::{Fate, Stamp};
+use super::{Now, Tailer, token};
+use crate::checkpoint::row::{Guard, Print};
+use crate::checkpoint::store::Store;
+use crate::encode::{Flags, Line};
+use crate::frame::{self, LongEnd, LongSearch};
+use crate::produce::{Broker, Outgoing, Refused};
+use crate::read::FileSystem;
+
+/// Why a pump stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// The share is used up; there is more.
+    More,
+    /// The end of the file, for now.
+    AtEnd,
+    /// Something else wakes the source: a save, a retry, a rewind.
+    Held,
+    /// The producer takes no more for now.
+    Full,
+}
+
+/// One record about to be sent: the bytes it covers are identified, its content may be cut already.
+struct Record<'a> {
+    id: RecordId,
+    content: &'a [u8],
+    offset: u64,
+    flags: Flags,
+}
+
+impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
+    /// Windows that one turn reads, over all sources: acknowledgements and hints are looked at in between.
+    const WINDOWS_PER_TURN: usize = 4;
+
+    /// Returns false if the producer took no more.
+    pub(super) fn pump_ready(&mut self, now: Now) -> bool {
+        for _ in 0..Self::WINDOWS_PER_TURN.max(self.ready.len().min(64)) {
+            if self.inflight_bytes >= self.settings.max_inflight {
+                return false;
+            }
+            let Some(slot) = self.ready.pop_front() else { return true };
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let stop = self.pump(slot, &mut buffer, now);
+            self.buffer = buffer;
+            let Some(source) = self.sources[slot].as_mut() else { continue };
+            source.is_queued = matches!(stop, Stop::More | Stop::Full);
+            match stop {
+                Stop::More => self.ready.push_back(slot),
+                Stop::Full => {
+                    self.ready.push_front(slot);
+                    return false;
+                }
+                Stop::AtEnd | Stop::Held => {}
+            }
+        }
+        true
+    }
+
+    fn pump(&mut self, slot: usize, buffer: &mut [u8], now: Now) -> Stop {
+        let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
+        if source.ledger.has_failed() || source.waits_for.is_some() || source.retry_at.is_some() {
+            return Stop::Held;
+        }
+        let Some(file) = &source.file else { return Stop::Held };
+        let guard = source.guard;
+        let wanted = if source.long.is_some() { guard.length as usize } else { buffer.len() };
+        let num_read = match self.files.read_at(file, &mut buffer[..wanted], guard.start()) {
+            Ok(num_read) => num_read,
+            Err(cause) => return self.read_failed(slot, &cause, now),
+        };
+        if !guard.matches(&buffer[..num_read]) {
+            self.replace_generation(slot, now);
+            return Stop::Held;
+        }
+        let num_partitions = self.broker.num_partitions();
+        let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
+        source.size = source.size.max(guard.start() + num_read as u64);
+        // A source moves to another partition only when nothing of it is under way: order within a partition.
+        if let Some(wanted) = num_partitions.map(|n| source.id.partition(n))
+            && source.partition != Some(wanted)
+            && source.ledger.num_outstanding() == 0
+        {
+            source.partition = Some(wanted);
+        }
+        let Some(partition) = source.partition else { return Stop::Full };
+        if source.prefix.length < Print::MAX_LENGTH as u32 && guard.start() == 0 {
+            source.prefix = Print::of(&buffer[..num_read]);
+        }
+        if source.long.is_some() {
+            return self.pump_long(slot, partition, buffer, now);
+        }
+        self.pump_window(slot, partition, &buffer[..num_read], num_read == buffer.len(), now)
+    }
+
+    /// Sends the events of a window that begins with the guard's bytes.
+    fn pump_window(&mut self, slot: usize, partition: i32, bytes: &[u8], is_full: bool, now: Now) -> Stop {
+        let Some(source) = self.sources[slot].as_ref() else { return Stop::Held };
+        let window = &bytes[source.guard.length as usize..];
+        let (base, id) = (source.covered, source.id);
+        let mut at = 0;
+        let stop = loop {
+            let Some(source) = self.sources[slot].as_ref() else { return Stop::Held };
+            let position = base + at as u64;
+            let boundary = source.next_boundary(position).map(|b| (b - position) as usize);
+            let Some(event) = frame::next_event(&window[at..], boundary) else { break None };
+            let covered = &window[at..at + event.end];
+            let record = Record {
+                id: RecordId::of(id, position, covered),
+                content: &covered[event.content.clone()],
+                offset: position + event.content.start as u64,
+                flags: if event.is_partial { Flags::PARTIAL } else { Flags::NONE },
+            };
+            if let Err(stop) = self.send(slot, partition, record, now) {
+                break Some(stop);
+            }
+            at += event.end;
+        };
+        self.advance(slot, base + at as u64, &bytes[..bytes.len() - window.len() + at]);
+        if let Some(stop) = stop {
+            return stop;
+        }
+        let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
+        if is_full {
+            if at == 0 {
+                source.long = Some(LongSearch::new(base));
+            }
+            return Stop::More;
+        }
+        let has_unfinished = frame::unfinished_line(&window[at..]).is_some();
+        source.read_end = base + window.len() as u64;
+        source.unfinished = has_unfinished.then_some(source.read_end);
+        Stop::AtEnd
+    }
+
+    /// Moves on to `position`; `before` are bytes that end there.
+    fn advance(&mut self, slot: usize, position: u64, before: &[u8]) {
+        if let Some(source) = self.sources[slot].as_mut()
+            && position > source.covered
+        {
+            self.stats.read_bytes += position - source.covered;
+            source.covered = position;
+            source.guard = Guard::new(position, before);
+            source.unfinished = None;
+        }
+    }
+
+    /// Looks for the end of an event that does not fit into a window.
+    fn pump_long(&mut self, slot: usize, partition: i32, buffer: &mut [u8], now: Now) -> Stop {
+        let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
+        let (Some(mut search), Some(file)) = (source.long, &source.file) else { return Stop::More };
+        let num_read = match self.files.read_at(file, buffer, search.searched) {
+            Ok(num_read) => num_read,
+            Err(cause) => return self.read_failed(slot, &cause, now),
+        };
+        if num_read == 0 && self.files.stat(file).is_ok_and(|stat| stat.size < search.searched) {
+            source.long = None;
+            return Stop::More;
+        }
+        source.size = source.size.max(search.searched + num_read as u64);
+        let before = search;
+        let end = search.advance(&buffer[..num_read], source.next_boundary(search.line_start));
+        source.long = Some(search);
+        let Some(end) = end else {
+            if num_read == buffer.len() {
+                return Stop::More;
+            }
+            source.read_end = search.searched;
+            source.unfinished = (search.searched > search.line_start).then_some(search.searched);
+            return Stop::AtEnd;
+        };
+        match self.send_long(slot, partition, search.line_start, end, buffer, now) {
+            Ok(()) => Stop::More,
+            Err(stop) => {
+                if let Some(source) = self.sources[slot].as_mut() {
+                    source.long = Some(before);
+                }
+                stop
+            }
+        }
+    }
+
+    /// Sends the event `line_start..end`, read again piece by piece: its checksum covers all of it, its content is cut.
+    fn send_long(
+        &mut self,
+        slot: usize,
+        partition: i32,
+        line_start: u64,
+        end: LongEnd,
+        buffer: &mut [u8],
+        now: Now,
+    ) -> Result<(), Stop> {
+        let Some(source) = self.sources[slot].as_ref() else { return Err(Stop::Held) };
+        let (covered, id, path) = (source.covered, source.id, source.path.clone());
+        if end.end - covered > u64::from(u32::MAX) {
+            self.lost("too_large", &path, covered, end.end);
+            self.finish_long(slot, end.end, buffer, now)?;
+            return Ok(());
+        }
+        let mut bytes = CoveredBytes::new();
+        let mut content = Vec::new();
+        // The content is cut where nothing of it could be sent anyway.
+        let max_content = self.settings.max_record as u64 + 2;
+        let mut at = covered;
+        while at < end.end {
+            let wanted = buffer.len().min((end.end - at) as usize);
+            let num_read = self.read_some(slot, &mut buffer[..wanted], at, now)?;
+            let piece = &buffer[..num_read];
+            bytes.update(piece);
+            let from = line_start.clamp(at, at + num_read as u64);
+            let to = (line_start + max_content).clamp(at, at + num_read as u64);
+            content.extend_from_slice(&piece[(from - at) as usize..(to - at) as usize]);
+            at += num_read as u64;
+        }
+        let mut flags = if end.is_partial { Flags::PARTIAL } else { Flags::NONE };
+        if (content.len() as u64) < end.end - line_start {
+            flags |= Flags::TRUNCATED;
+        } else if !end.is_partial {
+            content.pop();
+            if content.last() == Some(&b'\r') {
+                content.pop();
+            }
+        }
+        let Some(id) = bytes.identify(id, covered) else { return Err(Stop::Held) };
+        self.send(slot, partition, Record { id, content: &content, offset: line_start, flags }, now)?;
+        self.finish_long(slot, end.end, buffer, now)
+    }
+
+    fn finish_long(&mut self, slot: usize, end: u64, buffer: &mut [u8], now: Now) -> Result<(), Stop> {
+        let length = (Guard::MAX_LENGTH as u64).min(end) as usize;
+        let read = self.read_some(slot, &mut buffer[..length], end - length as u64, now);
+        if let Some(source) = self.sources[slot].as_mut() {
+            source.long = None;
+        }
+        // Without the bytes there is no guard, which a truncation that comes next makes up for.
+        let before = &buffer[..if read == Ok(length) { length } else { 0 }];
+        self.advance(slot, end, before);
+        Ok(())
+    }
+
+    /// Reads bytes that stood there a moment ago.
+    fn read_some(&mut self, slot: usize, buffer: &mut [u8], at: u64, now: Now) -> Result<usize, Stop> {
+        let Some(source) = self.sources[slot].as_mut() else { return Err(Stop::Held) };
+        let Some(file) = &source.file else { return Err(Stop::Held) };
+        match self.files.read_at(file, buffer, at) {
+            Ok(0) => {
+                source.long = None;
+                Err(Stop::AtEnd)
+            }
+            Ok(num_read) => Ok(num_read),
+            Err(cause) => Err(self.read_failed(slot, &cause, now)),
+        }
+    }
+
+    fn read_failed(&mut self, slot: usize, cause: &io::Error, now: Now) -> Stop {
+        let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
+        if source.delays.num_attempts() == 0 {
+            warn!(path = %source.path.display(), position = source.covered, error = %cause, "cannot read the file, trying again");
+        }
+        source.retry_at = Some(now.mono + source.delays.next_delay());
+        Stop::Held
+    }
+
+    fn send(&mut self, slot: usize, partition: i32, record: Record<'_>, now: Now) -> Result<(), Stop> {
+        let Some(source) = self.sources[slot].as_mut() else { return Err(Stop::Held) };
+        let CoveredRange { start, .. } = record.id.range;
+        let end = record.id.range.end();
+        let read_time_ms = match source.stamp(start, end, now.wall_ms) {
+            Stamp::Time(read_time_ms) => read_time_ms,
+            Stamp::Noted => {
+                self.wait_for_save(slot);
+                return Err(Stop::Held);
+            }
+        };
+        let line = Line {
+            content: record.content,
+            offset: record.offset,
+            read_time_ms,
+            flags: record.flags,
+            max_record: source.max_record,
+        };
+        let flags = self.encoders[source.input].encode(line, &source.own, &mut self.value);
+        let key = record.id.encode();
+        let num_bytes = (key.len() + self.value.len()) as u32 + MESSAGE_OVERHEAD;
+        // The ledger entry is made after the producer took the record, and the token names the entry it will get.
+        let outgoing = Outgoing {
+            partition,
+            key: &key,
+            value: &self.value,
+            timestamp_ms: read_time_ms,
+            token: token(slot, source.ledger.next_sequence()),
+        };
+        match self.broker.send(outgoing) {
+            Ok(()) => {}
+            Err(Refused::Full) => return Err(Stop::Full),
+            Err(Refused::Error(code)) => {
+                self.note_failure(slot, code, Some(num_bytes), now);
+                return Err(Stop::Held);
+            }
+        }
+        source.ledger.sent(end, num_bytes);
+        source.stamped_until = source.stamped_until.max(end);
+        if self.inflight_bytes == 0 {
+            self.acked_at = now.mono;
+        }
+        self.inflight_bytes += u64::from(num_bytes);
+        self.stats.read_events += 1;
+        self.stats.truncated_events += u64::from(flags.contains(Flags::TRUNCATED));
+        self.stats.invalid_utf8_events += u64::from(flags.contains(Flags::INVALID_UTF8));
+        Ok(())
+    }
+
+    /// A record was refused or failed: the source stops and goes back to it after a pause.
+    pub(super) fn note_failure(&mut self, slot: usize, code: RDKafkaErrorCode, num_bytes: Option<u32>, now: Now) {
+        *self.stats.produce_errors.entry(format!("{code:?}")).or_default() += 1;
+        let Some(source) = self.sources[slot].as_mut() else { return };
+        let is_first = source.retry_at.is_none();
+        if source.ledger.has_failed() {
+            self.failed.insert(slot);
+        }
+        if !is_first {
+            return;
+        }
+        let delay = source.delays.next_delay();
+        source.retry_at = Some(now.mono + delay);
+        let position = source.ledger.acknowledged();
+        if let (RDKafkaErrorCode::MessageSizeTooLarge, Some(num_bytes)) = (code, num_bytes) {
+            source.max_record = (num_bytes as usize / 2).max(1024);
+            error!(
+                path = %source.path.display(), position, bytes = num_bytes, cut_to = source.max_record,
+                "the topic refuses a record of this size; cutting records of this file: lower limits.max_record or raise max.message.bytes"
+            );
+        } else if source.delays.num_attempts() == 1 {
+            warn!(
+                path = %source.path.display(), position, error = %code, retry_in = ?delay,
+                "records are not delivered, the file waits and will go on from the first of them"
+            );
+        }
+    }
+
+    /// Rewinds failed sources once nothing of them is under way and their pause is over.
+    pub(super) fn rewind_failed(&mut self, now: Now) {
+        let slots: Vec<_> = self.failed.iter().copied().collect();
+        for slot in slots {
+            let Some(source) = self.sources[slot].as_mut() else { continue };
+            if source.ledger.num_outstanding() > 0 || source.retry_at.is_some_and(|at| now.mono < at) {
+                continue;
+            }
+            if source.fate == Fate::Replaced {
+                self.end_replaced(slot);
+                continue;
+            }
+            let Some(file) = &source.file else { continue };
+            let position = source.ledger.acknowledged();
+            let length = (Guard::MAX_LENGTH as u64).min(position) as usize;
+            let mut before = vec![0; length];
+            match self.files.read_at(file, &mut before, position - length as u64) {
+                // Fewer bytes than before: a truncation, which the next read finds by the guard as it is.
+                Ok(num_read) if num_read == length => {
+                    source.ledger.rewind();
+                    source.rewind_to(position, &before);
+                }
+                Ok(_) => {
+                    source.ledger.rewind();
+                }
+                Err(cause) => {
+                    self.read_failed(slot, &cause, now);
+                    continue;
+                }
+            }
+            source.retry_at = None;
+            self.stats.rewinds += 1;
+            self.failed.remove(&slot);
+            Self::enqueue(&mut self.ready, slot, source);
+        }
+    }
+}
+
+/// What librdkafka keeps of a message besides key and value, roughly.
+const MESSAGE_OVERHEAD: u32 = 256;

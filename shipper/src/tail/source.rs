@@ -1,0 +1,164 @@
+//! One source: a generation of a file, how far it was read, and the decisions that a second reading must repeat. Pure.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use millrace_common::record::SourceId;
+use millrace_common::retry::Delays;
+
+use crate::checkpoint::ledger::PositionLedger;
+use crate::checkpoint::row::{Guard, HourNote, Print, Row};
+use crate::encode::own_fields::OwnFields;
+use crate::frame::LongSearch;
+use crate::read::Identity;
+
+/// What became of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The last scan found it.
+    Listed,
+    /// It has a name that no pattern matches.
+    Unlisted,
+    /// It has no name any more; only our descriptor keeps it.
+    Deleted,
+    /// A later generation of the same file took its place. Its unread bytes are gone.
+    Replaced,
+}
+
+pub struct Source<F> {
+    pub id: SourceId,
+    pub input: usize,
+    /// Where the file was first found. Goes into records, so that lines keep their path under rotation.
+    pub path: PathBuf,
+    /// Where the file was last found.
+    pub current_path: PathBuf,
+    pub identity: Identity,
+    pub generation: u32,
+    pub file: Option<F>,
+    pub fate: Fate,
+    /// End of the last record handed to the producer: the next one covers from here.
+    pub covered: u64,
+    /// The most bytes that the file was seen to have.
+    pub size: u64,
+    /// Its size when it was last examined.
+    pub last_size: u64,
+    /// Where the last reading met the end of the file.
+    pub read_end: u64,
+    pub ledger: PositionLedger,
+    pub prefix: Print,
+    /// The bytes before `covered`.
+    pub guard: Guard,
+    pub hours: Vec<HourNote>,
+    pub boundaries: Vec<u64>,
+    /// No record that starts at or after this position was produced, as far as the durable state knows.
+    pub horizon: u64,
+    /// Where the last checkpoint found `covered`; tells the pace.
+    pub covered_at_save: u64,
+    /// No record that starts at or after this position was produced, in this or an earlier process.
+    pub stamped_until: u64,
+    pub long: Option<LongSearch>,
+    /// Where an unfinished last line ends, if there is one.
+    pub unfinished: Option<u64>,
+    pub own: OwnFields,
+    pub partition: Option<i32>,
+    /// Records are cut to this size: the setting, or less where the topic refused more.
+    pub max_record: usize,
+    /// When the file last grew.
+    pub grown_at: Duration,
+    pub last_seen_ms: i64,
+    pub is_queued: bool,
+    /// The save that must be durable before the next record.
+    pub waits_for: Option<u64>,
+    pub delays: Delays,
+    pub retry_at: Option<Duration>,
+}
+
+/// Whether a record may be produced now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Stamp {
+    /// Yes, with this read time in milliseconds.
+    Time(i64),
+    /// A note was added that must be durable first.
+    Noted,
+}
+
+impl<F> Source<F> {
+    const MIN_RESERVE: u64 = 64 * 1024;
+    const MAX_RESERVE: u64 = 64 * 1024 * 1024;
+
+    /// Decides the read time of the record that covers `start..end`.
+    ///
+    /// Bytes below `stamped_until` may have been produced before, in the hour of their note; a second reading must not
+    /// give them another hour, since the hour decides the index.
+    pub fn stamp(&mut self, start: u64, end: u64, wall_ms: i64) -> Stamp {
+        let hour = HourNote::hour_of(wall_ms);
+        let last = self.hours.last().copied();
+        if last.is_none_or(|note| hour > note.hour && start >= self.stamped_until) {
+            self.hours.push(HourNote { position: start, hour });
+            self.reserve(end);
+            return Stamp::Noted;
+        }
+        if end > self.horizon {
+            self.reserve(end);
+            return Stamp::Noted;
+        }
+        let note = self.hours.iter().rev().find(|note| note.position <= start).or(self.hours.first());
+        Stamp::Time(note.map_or(wall_ms, |note| note.clamp(wall_ms)))
+    }
+
+    /// Moves the horizon ahead by what the source is likely to need until the next save.
+    fn reserve(&mut self, end: u64) {
+        let pace = end.saturating_sub(self.covered_at_save);
+        self.horizon = self.horizon.max(end + (2 * pace).clamp(Self::MIN_RESERVE, Self::MAX_RESERVE));
+    }
+
+    pub fn next_boundary(&self, after: u64) -> Option<u64> {
+        self.boundaries.iter().copied().find(|&b| b > after)
+    }
+
+    /// What the checkpoint keeps. Moves the horizon of a busy source, so that it need not wait for an extra save.
+    pub fn row(&mut self, input_id: &str) -> Row {
+        let acknowledged = self.ledger.acknowledged();
+        let first_kept = self.hours.iter().rposition(|note| note.position <= acknowledged).unwrap_or(0);
+        self.hours.drain(..first_kept);
+        self.boundaries.retain(|&b| b > acknowledged);
+        let pace = self.covered.saturating_sub(self.covered_at_save);
+        if pace > 0 && self.covered + pace > self.horizon {
+            self.reserve(self.covered);
+        }
+        self.covered_at_save = self.covered;
+        Row {
+            source: self.id,
+            input: input_id.to_owned(),
+            path: self.path.to_string_lossy().into_owned(),
+            current_path: self.current_path.to_string_lossy().into_owned(),
+            identity: self.identity,
+            generation: self.generation,
+            size: self.size,
+            acknowledged,
+            horizon: self.horizon,
+            prefix: self.prefix,
+            guard: self.guard,
+            hours: self.hours.clone(),
+            boundaries: self.boundaries.clone(),
+            last_seen_ms: self.last_seen_ms,
+        }
+    }
+
+    /// Goes back to the first unacknowledged record. `before` are the bytes that end there.
+    pub fn rewind_to(&mut self, position: u64, before: &[u8]) {
+        self.covered = position;
+        self.guard = Guard::new(position, before);
+        self.long = None;
+        self.unfinished = None;
+    }
+
+    pub fn unread(&self) -> u64 {
+        self.size.saturating_sub(self.covered)
+    }
+
+    /// Whether nothing is left to do for what was read so far.
+    pub fn is_settled(&self) -> bool {
+        self.ledger.num_outstanding() == 0 && !self.ledger.has_failed() && self.waits_for.is_none()
+    }
+}

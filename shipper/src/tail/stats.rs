@@ -1,0 +1,36 @@
+//! Counts of what the tailer did. Plain numbers, published by the pipeline.
+
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub read_bytes: u64,
+    pub read_events: u64,
+    pub acked_events: u64,
+    pub acked_bytes: u64,
+    pub truncated_events: u64,
+    pub invalid_utf8_events: u64,
+    /// Bytes given up, by reason.
+    pub lost_bytes: BTreeMap<&'static str, u64>,
+    pub rotations: BTreeMap<&'static str, u64>,
+    pub produce_errors: BTreeMap<String, u64>,
+    pub rewinds: u64,
+    pub corrupt_checkpoints: u64,
+}
+
+/// How things stand now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    pub unread_bytes: u64,
+    pub inflight_bytes: u64,
+    pub open_files: u64,
+    pub unreadable_files: u64,
+    pub sources: u64,
+    /// Seconds since the oldest outstanding record could have been acknowledged, 0 if none is.
+    pub oldest_unacked_seconds: u64,
+    pub checkpoint_errors: u64,
+    /// Why records do not flow, if they do not.
+    pub blocked: Vec<&'static str>,
+}
+
+pub const BLOCKED_REASONS: [&str; 5] = ["topic_unknown", "unacknowledged", "delivery_failed", "checkpoint", "unreadable"];
