@@ -93,7 +93,8 @@ impl Flags {
             ("--memory", "limits.memory", &self.memory),
             ("--admin-listen", "admin.listen", &self.admin_listen),
         ];
-        settings.extend(single.iter().filter_map(|(flag, path, value)| Some(Setting::one(flag, path, value.as_ref()?))));
+        settings
+            .extend(single.iter().filter_map(|(flag, path, value)| Some(Setting::one(flag, path, value.as_ref()?))));
         for field in &self.fields {
             let (name, value) = field.split_once('=').ok_or(format!("--field {field}: write it as name=value"))?;
             settings.push(Setting::one("--field", &format!("inputs[0].fields.{name}"), value));

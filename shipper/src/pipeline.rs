@@ -63,14 +63,23 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
     };
     let host_id = host_id(&config, &dir, &host_name)?;
     let waker = Waker::new().context("cannot create an eventfd")?;
-    let wake = { let waker = waker.clone(); move || waker.wake() };
+    let wake = {
+        let waker = waker.clone();
+        move || waker.wake()
+    };
     let signals = Signals::install(wake.clone()).context("cannot install signal handlers")?;
     let board = Arc::new(Board::new());
     let options = AdminOptions { listen: config.listen.clone(), program: "shipper" };
     let _admin = admin::spawn(options, Arc::clone(&board) as Arc<_>, metrics, axum::Router::new())?;
     let broker = start_producer(&config)?;
     let store = DiskStore::start(dir, wake).context("cannot start the checkpoint thread")?;
-    info!(host.id = host_id, host.name = host_name, topic = config.topic, sources = loaded.rows.len(), "shipper started");
+    info!(
+        host.id = host_id,
+        host.name = host_name,
+        topic = config.topic,
+        sources = loaded.rows.len(),
+        "shipper started"
+    );
     let settings = Settings {
         inputs: config.inputs.clone(),
         host_id,
@@ -222,7 +231,8 @@ impl Loop {
             pause = pause.min(Self::ACK_WAIT);
         }
         let watch = self.watcher.as_fd();
-        let mut fds = [PollFd::new(&watch, PollFlags::IN), PollFd::from_borrowed_fd(self.waker.0.as_fd(), PollFlags::IN)];
+        let mut fds =
+            [PollFd::new(&watch, PollFlags::IN), PollFd::from_borrowed_fd(self.waker.0.as_fd(), PollFlags::IN)];
         let timeout = Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: i64::from(pause.subsec_nanos()) };
         // An interrupted or failed poll is a short sleep at worst.
         let _ = rustix::event::poll(&mut fds, Some(&timeout));
@@ -288,7 +298,10 @@ impl Loop {
         }
         let waiting = stats.read_events.saturating_sub(stats.acked_events);
         warn!(
-            unread_bytes = gauges.unread_bytes, unacknowledged_events = waiting, saved = is_saved, ?took,
+            unread_bytes = gauges.unread_bytes,
+            unacknowledged_events = waiting,
+            saved = is_saved,
+            ?took,
             "stopped at the deadline; the next start goes on from the first unacknowledged byte"
         );
         Ok(Exit::Unacknowledged)

@@ -88,7 +88,11 @@ impl Default for Board {
 impl Health for Board {
     fn live(&self) -> Result<(), String> {
         let age = self.started.elapsed().saturating_sub(Duration::from_millis(self.turned_ms.load(Ordering::Relaxed)));
-        if age > Self::STUCK_AFTER { Err(format!("the tailing thread has not turned for {} s", age.as_secs())) } else { Ok(()) }
+        if age > Self::STUCK_AFTER {
+            Err(format!("the tailing thread has not turned for {} s", age.as_secs()))
+        } else {
+            Ok(())
+        }
     }
 
     /// Never depends on Kafka: a sidecar's readiness gates its pod.
@@ -146,14 +150,23 @@ impl Health for Board {
             ("shipper_open_files", "Files held open", gauges.open_files),
             ("shipper_unreadable_files", "Paths that cannot be opened or examined", gauges.unreadable_files),
             ("shipper_sources", "Sources followed", gauges.sources),
-            ("shipper_oldest_unacked_seconds", "Time without an acknowledgement while some are due", gauges.oldest_unacked_seconds),
+            (
+                "shipper_oldest_unacked_seconds",
+                "Time without an acknowledgement while some are due",
+                gauges.oldest_unacked_seconds,
+            ),
         ];
         for (name, help, value) in values {
             series.set(name, help, &[], value as f64);
         }
         for reason in BLOCKED_REASONS {
             let is_so = gauges.blocked.contains(&reason);
-            series.set("shipper_blocked", "1 while records do not flow for this reason", &[("reason", reason)], f64::from(u8::from(is_so)));
+            series.set(
+                "shipper_blocked",
+                "1 while records do not flow for this reason",
+                &[("reason", reason)],
+                f64::from(u8::from(is_so)),
+            );
         }
     }
 }

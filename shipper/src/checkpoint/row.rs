@@ -112,7 +112,11 @@ pub enum CheckpointError {
     #[error("is damaged: its checksum is not that of its content")]
     Checksum,
     #[error("line {line} is not a valid row")]
-    Row { line: usize, #[source] cause: serde_json::Error },
+    Row {
+        line: usize,
+        #[source]
+        cause: serde_json::Error,
+    },
 }
 
 const MAGIC: &str = "millrace-shipper-checkpoint";
@@ -150,7 +154,9 @@ pub fn from_text(text: &[u8]) -> Result<Vec<Row>, CheckpointError> {
         return Err(CheckpointError::Checksum);
     }
     let lines = body.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
-    lines.map(|(i, line)| serde_json::from_slice(line).map_err(|cause| CheckpointError::Row { line: i + 2, cause })).collect()
+    lines
+        .map(|(i, line)| serde_json::from_slice(line).map_err(|cause| CheckpointError::Row { line: i + 2, cause }))
+        .collect()
 }
 
 #[cfg(test)]

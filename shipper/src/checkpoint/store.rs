@@ -20,11 +20,19 @@ use super::row::{self, Row};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot create the data folder `{}`", path.display())]
-    Create { path: PathBuf, #[source] cause: io::Error },
+    Create {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
     #[error("the data folder `{}` is used by process {owner}: stop it, or give each shipper its own --data-dir", path.display())]
     Locked { path: PathBuf, owner: String },
     #[error("cannot use `{}`", path.display())]
-    File { path: PathBuf, #[source] cause: io::Error },
+    File {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
 }
 
 fn file_error(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
@@ -183,8 +191,11 @@ impl DiskStore {
     /// `wake` is called after each save.
     pub fn start(dir: DataDir, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (requests, inbox) = mpsc::sync_channel(1);
-        let progress =
-            Arc::new(Progress { durable: AtomicU64::new(0), submitted: AtomicU64::new(0), failures: AtomicU64::new(0) });
+        let progress = Arc::new(Progress {
+            durable: AtomicU64::new(0),
+            submitted: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        });
         let shared = Arc::clone(&progress);
         let run = move || {
             write_all(&dir, &inbox, &shared, &wake);

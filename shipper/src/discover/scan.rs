@@ -13,8 +13,14 @@ use crate::read::Disk;
 #[derive(Debug, thiserror::Error)]
 pub enum PatternError {
     #[error("`{pattern}` is not a valid pattern")]
-    Invalid { pattern: String, #[source] cause: globset::Error },
-    #[error("`{pattern}` is not absolute: a path relative to the working directory would name other files after a restart elsewhere")]
+    Invalid {
+        pattern: String,
+        #[source]
+        cause: globset::Error,
+    },
+    #[error(
+        "`{pattern}` is not absolute: a path relative to the working directory would name other files after a restart elsewhere"
+    )]
     Relative { pattern: String },
 }
 
@@ -63,7 +69,8 @@ impl Walk {
             return Err(PatternError::Relative { pattern: pattern.to_owned() });
         }
         let matcher = glob(pattern)?.compile_matcher();
-        let is_plain = |part: &Component<'_>| !part.as_os_str().as_encoded_bytes().iter().any(|b| b"*?[]{}\\".contains(b));
+        let is_plain =
+            |part: &Component<'_>| !part.as_os_str().as_encoded_bytes().iter().any(|b| b"*?[]{}\\".contains(b));
         let parts: Vec<_> = Path::new(pattern).components().collect();
         let num_plain = parts.iter().take_while(|part| is_plain(part)).count().min(parts.len() - 1);
         let root: PathBuf = parts[..num_plain].iter().collect();
@@ -150,11 +157,8 @@ mod tests {
         let paths: Vec<_> = paths.iter().map(|p| format!("{}/{p}", root.display())).collect();
         let exclude: Vec<_> = exclude.iter().map(|p| p.to_string()).collect();
         let patterns = Patterns::new(&paths, &exclude).unwrap();
-        let mut names: Vec<_> = scan(&[patterns])
-            .found
-            .iter()
-            .map(|f| f.path.strip_prefix(root).unwrap().display().to_string())
-            .collect();
+        let mut names: Vec<_> =
+            scan(&[patterns]).found.iter().map(|f| f.path.strip_prefix(root).unwrap().display().to_string()).collect();
         names.sort();
         names
     }

@@ -29,7 +29,8 @@ fn check(line: &str, fields: &[(&str, Value, bool)], expected: &str) {
 }
 
 const TIME: &str = r#""@timestamp":"2025-11-23T06:30:17.123Z""#;
-const OWN: &str = r#""host":{"name":"web-1"},"log":{"file":{"path":"/var/log/app.log"},"offset":77,"source":"0000000000000abc"}"#;
+const OWN: &str =
+    r#""host":{"name":"web-1"},"log":{"file":{"path":"/var/log/app.log"},"offset":77,"source":"0000000000000abc"}"#;
 
 #[test]
 fn text_becomes_the_message() {
@@ -41,14 +42,22 @@ fn text_becomes_the_message() {
 
 #[test]
 fn json_fields_stand_at_the_top_level_untouched() {
-    check(r#"{"n":9223372036854775807,"f":1.0,"o":{"b":1,"a":[ 2 ]}}"#, &[], &format!(r#"{{{TIME},"n":9223372036854775807,"f":1.0,"o":{{"b":1,"a":[ 2 ]}},{OWN}}}"#));
+    check(
+        r#"{"n":9223372036854775807,"f":1.0,"o":{"b":1,"a":[ 2 ]}}"#,
+        &[],
+        &format!(r#"{{{TIME},"n":9223372036854775807,"f":1.0,"o":{{"b":1,"a":[ 2 ]}},{OWN}}}"#),
+    );
     check("{}", &[], &format!("{{{TIME},{OWN}}}"));
     check("  { } ", &[], &format!("{{{TIME},{OWN}}}"));
 }
 
 #[test]
 fn a_readable_time_of_the_line_wins_and_another_moves() {
-    check(r#"{"@timestamp":"2026-01-02T03:04:05Z","message":"m"}"#, &[], &format!(r#"{{"@timestamp":"2026-01-02T03:04:05Z","message":"m",{OWN}}}"#));
+    check(
+        r#"{"@timestamp":"2026-01-02T03:04:05Z","message":"m"}"#,
+        &[],
+        &format!(r#"{{"@timestamp":"2026-01-02T03:04:05Z","message":"m",{OWN}}}"#),
+    );
     check(r#"{"@timestamp":"noon"}"#, &[], &format!(r#"{{{TIME},{OWN},"original":{{"@timestamp":"noon"}}}}"#));
 }
 
@@ -57,7 +66,11 @@ fn objects_merge_and_equal_leaves_collide() {
     let log = r#""log":{"level":"warn","file":{"path":"/var/log/app.log"},"offset":77,"source":"0000000000000abc"}"#;
     check(r#"{"log":{"level":"warn"}}"#, &[], &format!(r#"{{{TIME},{log},"host":{{"name":"web-1"}}}}"#));
     check(r#"{"host":{"name":"x"}}"#, &[], &format!(r#"{{{TIME},{OWN},"original":{{"host.name":"x"}}}}"#));
-    check(r#"{"host.name":"x","host.ip":"y"}"#, &[], &format!(r#"{{{TIME},"host.ip":"y",{OWN},"original":{{"host.name":"x"}}}}"#));
+    check(
+        r#"{"host.name":"x","host.ip":"y"}"#,
+        &[],
+        &format!(r#"{{{TIME},"host.ip":"y",{OWN},"original":{{"host.name":"x"}}}}"#),
+    );
     check(r#"{"host":"x"}"#, &[], &format!(r#"{{{TIME},{OWN},"original":{{"host":"x"}}}}"#));
     check(r#"{"log":{"offset":{"a":1}}}"#, &[], &format!(r#"{{{TIME},{OWN},"original":{{"log.offset":{{"a":1}}}}}}"#));
 }
@@ -75,9 +88,17 @@ fn an_original_of_the_line_is_kept_beside_what_moves() {
 #[test]
 fn the_operator_decides_whether_a_field_overwrites() {
     let ours = ("service.name", json!("ours"), true);
-    check(r#"{"service":{"name":"theirs","id":1}}"#, &[ours], &format!(r#"{{{TIME},"service":{{"id":1,"name":"ours"}},{OWN},"original":{{"service.name":"theirs"}}}}"#));
+    check(
+        r#"{"service":{"name":"theirs","id":1}}"#,
+        &[ours],
+        &format!(r#"{{{TIME},"service":{{"id":1,"name":"ours"}},{OWN},"original":{{"service.name":"theirs"}}}}"#),
+    );
     let yields = ("service.name", json!("ours"), false);
-    check(r#"{"service":{"name":"theirs"}}"#, &[yields.clone()], &format!(r#"{{{TIME},"service":{{"name":"theirs"}},{OWN}}}"#));
+    check(
+        r#"{"service":{"name":"theirs"}}"#,
+        &[yields.clone()],
+        &format!(r#"{{{TIME},"service":{{"name":"theirs"}},{OWN}}}"#),
+    );
     check(r#"{"service":"theirs"}"#, &[yields.clone()], &format!(r#"{{{TIME},"service":"theirs",{OWN}}}"#));
     check(r#"{}"#, &[yields], &format!(r#"{{{TIME},{OWN},"service":{{"name":"ours"}}}}"#));
 }
@@ -116,7 +137,8 @@ fn invalid_bytes_are_replaced_and_what_follows_is_kept() {
 fn reserved_and_conflicting_fields_are_refused() {
     let origin = Origin { host_name: "h", path: "p", source: SourceId::from_u64(1) };
     let field = |path: &str| Field { path: path.to_owned(), value: json!(1), overwrite: true };
-    let fault = |paths: &[&str]| OwnFields::new(origin, &paths.iter().map(|p| field(p)).collect::<Vec<_>>()).unwrap_err();
+    let fault =
+        |paths: &[&str]| OwnFields::new(origin, &paths.iter().map(|p| field(p)).collect::<Vec<_>>()).unwrap_err();
     for path in ["log", "log.offset", "log.offset.x", "message", "@timestamp", "original.a"] {
         assert_eq!(fault(&[path]), FieldError::Reserved(path.to_owned()));
     }

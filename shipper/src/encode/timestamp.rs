@@ -110,7 +110,8 @@ fn is_iso(text: &str) -> bool {
         Some(b'+' | b'-') => {
             let colon = usize::from(bytes.get(at + 3) == Some(&b':'));
             let hours = number(at + 1, at + 3).is_some_and(|h| h <= 18);
-            let has_minutes = bytes.len() == at + 5 + colon && number(at + 3 + colon, at + 5 + colon).is_some_and(|m| m < 60);
+            let has_minutes =
+                bytes.len() == at + 5 + colon && number(at + 3 + colon, at + 5 + colon).is_some_and(|m| m < 60);
             hours && (has_minutes || bytes.len() == at + 3)
         }
         Some(_) => false,
@@ -156,16 +157,32 @@ mod tests {
     fn readable_times() {
         let mut parser = Parser::default();
         for good in [
-            r#""2026-11-23T06:30:17.123Z""#, r#""2026-11-23T06:30:17.123456789+09:00""#, r#""2026-11-23""#,
-            r#""2026-11-23T06:30Z""#, r#""2024-02-29T00:00:00""#, "1764000000000", "0", r#""1764000000000""#,
+            r#""2026-11-23T06:30:17.123Z""#,
+            r#""2026-11-23T06:30:17.123456789+09:00""#,
+            r#""2026-11-23""#,
+            r#""2026-11-23T06:30Z""#,
+            r#""2024-02-29T00:00:00""#,
+            "1764000000000",
+            "0",
+            r#""1764000000000""#,
             r#""2026-11-23T06:30:17-0530""#,
         ] {
             assert!(is_readable(parser.parse(good.as_bytes()).unwrap()), "{good}");
         }
         for bad in [
-            r#""2026-11-23 06:30:17""#, r#""2026-13-01""#, r#""2025-02-29""#, r#""2026-11-23T24:00:00Z""#, "1.5", "-1",
-            "1604948142953141464", r#""1969-12-31T23:59:59Z""#, r#""2026-11-23T06:30:17.Z""#, r#""yesterday""#, "null",
-            r#""2026-11-23T06:30:17Zx""#, r#""""#,
+            r#""2026-11-23 06:30:17""#,
+            r#""2026-13-01""#,
+            r#""2025-02-29""#,
+            r#""2026-11-23T24:00:00Z""#,
+            "1.5",
+            "-1",
+            "1604948142953141464",
+            r#""1969-12-31T23:59:59Z""#,
+            r#""2026-11-23T06:30:17.Z""#,
+            r#""yesterday""#,
+            "null",
+            r#""2026-11-23T06:30:17Zx""#,
+            r#""""#,
         ] {
             assert!(!is_readable(parser.parse(bad.as_bytes()).unwrap()), "{bad}");
         }

@@ -1,8 +1,8 @@
 //! The librdkafka producer. The only file of the shipper that talks to Kafka.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -37,7 +37,8 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, token: usize) {
-        let error = result.as_ref().err().map(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
+        let error =
+            result.as_ref().err().map(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
         // A poisoned lock still holds every report.
         self.deliveries.lock().unwrap_or_else(|e| e.into_inner()).push(Delivery { token, error });
     }
@@ -51,7 +52,11 @@ struct PartitionWatch {
 }
 
 impl PartitionWatch {
-    fn start(producer: Arc<BaseProducer<Reports>>, topic: String, num_partitions: Arc<AtomicU32>) -> std::io::Result<Self> {
+    fn start(
+        producer: Arc<BaseProducer<Reports>>,
+        topic: String,
+        num_partitions: Arc<AtomicU32>,
+    ) -> std::io::Result<Self> {
         let is_stopped = Arc::new(AtomicBool::new(false));
         let (count, stopped) = (Arc::clone(&num_partitions), Arc::clone(&is_stopped));
         let run = move || {

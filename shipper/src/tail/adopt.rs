@@ -120,11 +120,22 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 && row.identity.birth_time_ns == identity.birth_time_ns
                 && (identity.birth_time_ns != 0 || row.identity.device == identity.device)
         };
-        let at = self.absent.iter().position(|row| row.identity == identity).or_else(|| self.absent.iter().position(is_same));
+        let at = self
+            .absent
+            .iter()
+            .position(|row| row.identity == identity)
+            .or_else(|| self.absent.iter().position(is_same));
         at.map(|at| self.absent.swap_remove(at))
     }
 
-    fn resume(&mut self, row: Row, found: Found, file: F::File, stat: FileStat, now: Now) -> io::Result<Source<F::File>> {
+    fn resume(
+        &mut self,
+        row: Row,
+        found: Found,
+        file: F::File,
+        stat: FileStat,
+        now: Now,
+    ) -> io::Result<Source<F::File>> {
         let is_same = self.has_content_of(&row, &file, stat.size);
         if !matches!(is_same, Ok(true)) {
             self.absent.push(row.clone());
@@ -168,13 +179,22 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         Ok(row.guard.matches(&bytes[..num_read]))
     }
 
-    fn fresh(&self, input: usize, path: PathBuf, file: F::File, stat: FileStat, generation: u32, now: Now) -> Source<F::File> {
+    fn fresh(
+        &self,
+        input: usize,
+        path: PathBuf,
+        file: F::File,
+        stat: FileStat,
+        generation: u32,
+        now: Now,
+    ) -> Source<F::File> {
         let settings = &self.settings;
         let identity = stat.identity;
         let id = SourceId::derive(&settings.host_id, identity.inode, identity.birth_time_ns, generation);
         let shown = path.to_string_lossy();
         let origin = Origin { host_name: &settings.host_name, path: &shown, source: id };
-        let own = OwnFields::new(origin, &settings.inputs[input].fields).expect("fields are checked with the configuration");
+        let own =
+            OwnFields::new(origin, &settings.inputs[input].fields).expect("fields are checked with the configuration");
         Source {
             id,
             input,

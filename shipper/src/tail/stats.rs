@@ -33,4 +33,5 @@ pub struct Gauges {
     pub blocked: Vec<&'static str>,
 }
 
-pub const BLOCKED_REASONS: [&str; 5] = ["topic_unknown", "unacknowledged", "delivery_failed", "checkpoint", "unreadable"];
+pub const BLOCKED_REASONS: [&str; 5] =
+    ["topic_unknown", "unacknowledged", "delivery_failed", "checkpoint", "unreadable"];
