@@ -40,7 +40,7 @@ impl Delays {
     pub fn next_delay(&mut self) -> Duration {
         let cap = self.growing.max_interval;
         // Without an end in time there is always a next one.
-        let whole = self.growing.next_backoff().unwrap_or(cap).min(cap);
+        let whole = self.growing.next_backoff().unwrap_or(cap);
         self.num_attempts = self.num_attempts.saturating_add(1);
         let half = whole / 2;
         half + half.mul_f64(self.draw())

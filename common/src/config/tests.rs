@@ -290,6 +290,92 @@ fn the_schema_offers_the_file_twin_of_a_secret() {
     assert_eq!(schema["$defs"]["Broker"]["properties"]["password_file"]["x-file-of"], "password");
 }
 
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Choices {
+    multiline: Option<Multiline>,
+    ends: Option<OneOrMany>,
+    drain: Option<Drain>,
+    level: Option<Level>,
+}
+
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Multiline {
+    Preset(Preset),
+    Custom(Custom),
+}
+
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Preset {
+    preset: Level,
+}
+
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Custom {
+    start: String,
+    max_bytes: Option<ByteSize>,
+}
+
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+enum Drain {
+    Eof,
+    After(HumanDuration),
+    Until { bytes: ByteSize },
+}
+
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Java,
+    Python,
+}
+
+#[test]
+fn alternatives_are_taken_by_their_shape() {
+    let read = |text| load::<Choices>("a.yaml", text, &env).unwrap();
+    assert!(matches!(read("multiline: { preset: java }").multiline, Some(Multiline::Preset(_))));
+    assert!(matches!(read("multiline: { start: '^x', max_bytes: 1KiB }").multiline, Some(Multiline::Custom(_))));
+    assert_eq!(read("ends: 3").ends, Some(OneOrMany::One(3)));
+    assert_eq!(read("ends: [3, 4]").ends, Some(OneOrMany::Many(vec![3, 4])));
+    assert_eq!(read("drain: eof").drain, Some(Drain::Eof));
+    assert_eq!(read("drain: { after: 5s }").drain, Some(Drain::After("5s".parse().unwrap())));
+    assert_eq!(read("drain: { until: { bytes: 5 } }").drain, Some(Drain::Until { bytes: ByteSize::new(5) }));
+    assert_eq!(read("level: ~").level, None);
+}
+
+#[test]
+fn a_fault_is_told_of_the_alternative_that_was_meant() {
+    let printed = |text| load::<Choices>("a.yaml", text, &env).unwrap_err().to_string();
+    assert_eq!(
+        printed("multiline: { preset: jav }"),
+        "a.yaml:1:22: multiline.preset: `jav` is not known here; did you mean `java`? write one of: java, python"
+    );
+    assert_eq!(
+        printed("multiline: { start: x, max_byte: 1KiB }"),
+        "a.yaml:1:24: multiline.max_byte: unknown key; did you mean `max_bytes`?"
+    );
+    assert_eq!(printed("ends: [3, x]"), "a.yaml:1:11: ends[1]: `x` is not a whole number");
+    assert_eq!(
+        printed("drain: { after: soon }"),
+        "a.yaml:1:17: drain.after: `soon` is not a duration; write whole numbers with ms, s, m, h or d, such as 30s, 250ms or 1h30m"
+    );
+    assert_eq!(
+        printed("drain: eofs"),
+        "a.yaml:1:8: drain: `eofs` is not known here; did you mean `eof`? write one of: eof"
+    );
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_the_loader_panic(text in "([ \\n\\-:?&*!|>'\"%@`{}\\[\\],#$~<]|kafka|topic|paths|a|1|\\t|é){0,60}") {

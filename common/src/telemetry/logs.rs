@@ -48,3 +48,49 @@ pub fn init(format: LogFormat, level: &str) {
         tracing::warn!(filter = wanted, %error, "log filter cannot be read, using info");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs this test binary again as a process whose log can be taken.
+    fn logged(format: &str, over: Option<&str>) -> String {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "telemetry::logs::tests::child", "--nocapture"]).env("LOGS_TEST_CHILD", format);
+        for name in OVERRIDES {
+            child.env_remove(name);
+        }
+        if let Some(filter) = over {
+            child.env("MILLRACE_LOG", filter);
+        }
+        String::from_utf8(child.output().unwrap().stderr).unwrap()
+    }
+
+    #[test]
+    fn child() {
+        let Ok(format) = std::env::var("LOGS_TEST_CHILD") else { return };
+        init(if format == "json" { LogFormat::Json } else { LogFormat::Text }, "info");
+        tracing::info!(path = "/a\u{1b}[31mb", "source \"found\"");
+        tracing::debug!("quiet by default");
+    }
+
+    #[test]
+    fn json_logs_are_one_object_per_line_with_the_facts_as_fields() {
+        let log = logged("json", None);
+        let [line] = log.lines().collect::<Vec<_>>()[..] else { panic!("{log}") };
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&line["level"], &line["message"]), (&"INFO".into(), &"source \"found\"".into()));
+        assert_eq!(line["path"], "/a\u{1b}[31mb");
+        assert!(line["timestamp"].is_string());
+    }
+
+    #[test]
+    fn text_logs_hold_no_terminal_escapes_and_the_variable_wins() {
+        let log = logged("text", Some("debug"));
+        assert!(
+            log.contains("source \"found\"") && log.contains("quiet by default") && !log.contains('\u{1b}'),
+            "{log:?}"
+        );
+        assert!(logged("text", Some("nonsense=what")).contains("log filter cannot be read"));
+    }
+}
