@@ -16,5 +16,6 @@ pub mod proxy;
 pub mod scratch;
 pub mod servers;
 pub mod stack;
+pub mod demo;
 pub mod wait;
 pub mod writer;

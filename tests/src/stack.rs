@@ -38,26 +38,6 @@ impl Stack {
         })
     }
 
-    /// Stops what runs, by process id. The data stay.
-    ///
-    /// # Errors
-    ///
-    /// If a process does not end.
-    pub fn down(&self) -> Result<Vec<&'static str>> {
-        let mut stopped = Vec::new();
-        for name in ["elasticsearch", "kafka"] {
-            let file = self.pid_file(name);
-            if let Some(pid) = PidFile::read(&file) {
-                pid.stop().with_context(|| format!("cannot stop {name}"))?;
-                stopped.push(name);
-            }
-            if file.exists() {
-                fs::remove_file(&file)?;
-            }
-        }
-        Ok(stopped)
-    }
-
     /// A client of the stack's Kafka.
     pub fn kafka(&self) -> KafkaClient {
         KafkaClient::new(&format!("127.0.0.1:{}", self.kafka_port))
@@ -107,6 +87,28 @@ fn ensure_free(port: u16, variable: &str) -> Result<()> {
         bail!("port {port} is taken by another program: stop that, or set {variable} to a free port");
     }
     Ok(())
+}
+
+/// Stops every process that has its id on file in a folder, the servers last, and returns their names.
+///
+/// # Errors
+///
+/// If a process does not end.
+pub fn stop_all(dir: &Path) -> Result<Vec<String>> {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "pid"));
+    // Programs first: they want to hand over what they hold.
+    files.sort_by_key(|file| (file.ends_with("elasticsearch.pid") || file.ends_with("kafka.pid"), file.clone()));
+    let mut stopped = Vec::new();
+    for file in files {
+        if let Some(pid) = PidFile::read(&file) {
+            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            pid.stop().with_context(|| format!("cannot stop {name}"))?;
+            stopped.push(name);
+        }
+        fs::remove_file(&file)?;
+    }
+    Ok(stopped)
 }
 
 /// A process that can be told from a later one with the same number, by its start time.

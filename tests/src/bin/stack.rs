@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use millrace_tests::servers;
-use millrace_tests::stack::Stack;
+use millrace_tests::stack::{Stack, stop_all};
 
 const USAGE: &str = "usage: stack up | down
 
@@ -63,9 +63,11 @@ fn up() -> Result<()> {
 }
 
 fn down() -> Result<()> {
-    let stopped = stack()?.down()?;
+    let mut stopped = stop_all(&stack()?.dir)?;
+    // What `KEEP=1 make demo` left.
+    stopped.extend(stop_all(&servers::checkout().join(".run/demo"))?);
     if !stopped.is_empty() {
-        println!("stopped {}", stopped.join(" and "));
+        println!("stopped {}", stopped.join(", "));
         return Ok(());
     }
     match compose_to_use()? {

@@ -1,0 +1,331 @@
+//! The demo's servers, settings and programs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::apps;
+use super::machine::MachineLog;
+use crate::elasticsearch::{self, Elasticsearch};
+use crate::kafka::{self, Kafka};
+use crate::process::{Launch, Lifetime, Process};
+use crate::stack::{PidFile, Stack};
+use crate::{http, ports, servers, wait};
+
+pub const TOPIC: &str = "logs";
+pub const DEAD_LETTERS: &str = "logs.dlq";
+pub const GROUP: &str = "indexer";
+/// All indices of the demo.
+pub const INDICES: &str = "applogs-*";
+
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// Folders and ports. All is below one folder, so that nothing of the demo is anywhere else.
+pub struct Place {
+    pub dir: PathBuf,
+    pub stack: Stack,
+    pub shipper_port: u16,
+    pub indexer_ports: [u16; 2],
+}
+
+impl Place {
+    /// Takes a folder for a new demo: what runs there is stopped, and all of it removed.
+    ///
+    /// # Errors
+    ///
+    /// If what runs there cannot be stopped, or the folder cannot be emptied.
+    pub fn prepare(dir: &Path) -> Result<Self> {
+        let place = Self {
+            dir: dir.to_owned(),
+            stack: Stack {
+                dir: dir.to_owned(),
+                kafka_port: usual_or_free(9092)?,
+                elasticsearch_port: usual_or_free(9200)?,
+            },
+            shipper_port: usual_or_free(9640)?,
+            indexer_ports: [usual_or_free(9641)?, usual_or_free(9642)?],
+        };
+        for sub in ["logs", "state"] {
+            fs::create_dir_all(place.dir.join(sub))?;
+        }
+        Ok(place)
+    }
+
+    pub fn log_file(&self, name: &str) -> PathBuf {
+        self.dir.join("logs").join(name)
+    }
+
+    /// A path for people: below the folder they are in, if it is.
+    pub fn shown(&self, path: &Path) -> String {
+        let here = std::env::current_dir().unwrap_or_default();
+        path.strip_prefix(here).unwrap_or(path).display().to_string()
+    }
+}
+
+/// The port that the documentation names, or another one if something listens there.
+fn usual_or_free(port: u16) -> Result<u16> {
+    match std::net::TcpListener::bind(("127.0.0.1", port)) {
+        Ok(_) => Ok(port),
+        Err(_) => ports::free(),
+    }
+}
+
+/// Stops and removes what an earlier demo left.
+///
+/// # Errors
+///
+/// If a process does not stop or a file cannot be removed.
+pub fn clear(dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    crate::stack::stop_all(dir)?;
+    // Where root's servers keep their data elsewhere, this is a link to there.
+    let data = dir.join("elasticsearch");
+    if data.is_symlink()
+        && let Ok(elsewhere) = fs::canonicalize(&data)
+    {
+        fs::remove_dir_all(elsewhere)?;
+    }
+    fs::remove_dir_all(dir).with_context(|| format!("cannot clear {}", dir.display()))
+}
+
+/// Starts both servers at once and makes the topics.
+///
+/// # Errors
+///
+/// If one of them does not start.
+pub fn start_servers(place: &Place) -> Result<(Kafka, Elasticsearch)> {
+    let kafka = || -> Result<Kafka> {
+        let kafka = Kafka::start(&kafka::Options {
+            dir: Some(place.dir.join("kafka")),
+            port: Some(place.stack.kafka_port),
+            ..kafka::Options::default()
+        })?;
+        kafka.create_topic(TOPIC, 4, &[])?;
+        kafka.create_topic(DEAD_LETTERS, 1, &[])?;
+        Ok(kafka)
+    };
+    std::thread::scope(|scope| {
+        let kafka = scope.spawn(kafka);
+        let node = Elasticsearch::start(&elasticsearch::Options {
+            dir: Some(servers::dir_for_unprivileged(&place.dir.join("elasticsearch"))?),
+            port: Some(place.stack.elasticsearch_port),
+            ..elasticsearch::Options::default()
+        })?;
+        let kafka = kafka.join().map_err(|_| anyhow::anyhow!("starting Kafka panicked"))??;
+        Ok((kafka, node))
+    })
+}
+
+/// Writes the settings that a user would write.
+///
+/// # Errors
+///
+/// If a file cannot be written.
+pub fn write_settings(place: &Place, logs: &[MachineLog]) -> Result<()> {
+    let apps = ["web.log", "worker.log"].map(|name| apps::pattern(&place.log_file(name)).display().to_string());
+    let machine: Vec<String> = logs.iter().map(|log| format!("      - {}\n", log.path.display())).collect();
+    let machine = if machine.is_empty() {
+        String::new()
+    } else {
+        let paths = machine.concat();
+        format!("  - id: machine\n    paths:\n{paths}    fields: {{ service.name: machine }}\n")
+    };
+    let shipper = format!(
+        "inputs:
+  - id: web
+    paths: [\"{web}\"]
+    format: json
+    fields: {{ service.name: web }}
+  - id: worker
+    paths: [\"{worker}\"]
+    fields: {{ service.name: worker }}
+{machine}kafka:
+  brokers: [\"127.0.0.1:{kafka}\"]
+  topic: {TOPIC}
+data_dir: {state}
+admin: {{ listen: \"127.0.0.1:{admin}\" }}
+",
+        web = apps[0],
+        worker = apps[1],
+        kafka = place.stack.kafka_port,
+        state = place.dir.join("state").display(),
+        admin = place.shipper_port,
+    );
+    fs::write(place.dir.join("shipper.yaml"), shipper)?;
+    let indexer = format!(
+        "kafka: {{ brokers: [\"127.0.0.1:{kafka}\"], topics: [{TOPIC}], group: {GROUP} }}
+elasticsearch: {{ hosts: [\"http://127.0.0.1:{elasticsearch}\"] }}
+templates: {{ dir: {templates}, apply: true }}
+rules:
+  - topics: [{TOPIC}]
+    index: \"applogs-{{service.name}}-{{@timestamp:%Y.%m.%d}}\"
+    unmapped: fold
+    fold_into: attrs
+dead_letter: {{ topic: {DEAD_LETTERS} }}
+admin: {{ listen: \"127.0.0.1:${{ADMIN_PORT}}\" }}
+",
+        kafka = place.stack.kafka_port,
+        elasticsearch = place.stack.elasticsearch_port,
+        templates = templates(place)?.display(),
+    );
+    fs::write(place.dir.join("indexer.yaml"), indexer)?;
+    Ok(())
+}
+
+/// The folder of the project's own templates, or one with a small template where the checkout has none.
+fn templates(place: &Place) -> Result<PathBuf> {
+    let own = servers::checkout().join("templates");
+    if own.join("applogs.json").exists() {
+        return Ok(own);
+    }
+    let dir = place.dir.join("templates");
+    fs::create_dir_all(&dir)?;
+    let keyword = json!({"type": "keyword", "ignore_above": 256});
+    let template = json!({
+        "index_patterns": ["applogs-*"],
+        "priority": 501,
+        "template": {
+            "settings": {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "60s"},
+            "mappings": {
+                "dynamic": "false",
+                "properties": {
+                    "@timestamp": {"type": "date"},
+                    "message": {"type": "text"},
+                    "log": {"properties": {"level": keyword, "offset": {"type": "long"}, "source": keyword,
+                        "file": {"properties": {"path": keyword}}}},
+                    "host": {"properties": {"name": keyword}},
+                    "service": {"properties": {"name": keyword}},
+                    "attrs": {"type": "flattened"},
+                },
+            },
+        },
+    });
+    fs::write(dir.join("applogs.json"), template.to_string())?;
+    Ok(dir)
+}
+
+/// One of the project's programs, over all its starts.
+pub struct Program {
+    pub name: &'static str,
+    launch: Launch,
+    pub process: Option<Process>,
+    port: u16,
+    pub num_kills: u32,
+    /// The largest resident memory of any start, in bytes.
+    pub peak_rss: u64,
+}
+
+impl Program {
+    /// # Errors
+    ///
+    /// If the program is not built.
+    pub fn shipper(place: &Place) -> Result<Self> {
+        let launch = Launch::shipper("shipper", &place.dir)?;
+        let launch = launch.args(["run", "--config"]).arg(place.dir.join("shipper.yaml"));
+        Ok(Self::new("shipper", launch, place.shipper_port))
+    }
+
+    /// # Errors
+    ///
+    /// If the program is not built.
+    pub fn indexer(place: &Place, number: usize) -> Result<Self> {
+        let name = ["indexer-1", "indexer-2"][number];
+        let port = place.indexer_ports[number];
+        let launch = Launch::indexer(name, &place.dir)?;
+        let launch = launch.args(["run", "--config"]).arg(place.dir.join("indexer.yaml"));
+        Ok(Self::new(name, launch.env("ADMIN_PORT", port.to_string()), port))
+    }
+
+    fn new(name: &'static str, launch: Launch, port: u16) -> Self {
+        Self { name, launch, process: None, port, num_kills: 0, peak_rss: 0 }
+    }
+
+    /// Starts it without waiting for anything.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub fn start(&mut self) -> Result<()> {
+        self.process = Some(self.launch.start()?);
+        Ok(())
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    ///
+    /// If it ends, or is not ready in time.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let url = self.url("/readyz");
+        wait::until_true(&format!("{} to be ready ({url})", self.name), READY_LIMIT, || {
+            self.ensure_running()?;
+            let reply = http::request_within(Duration::from_secs(2), "GET", &url, None);
+            Ok(reply.is_ok_and(|reply| reply.status == 200))
+        })
+        .map_err(|error| error.context(self.process.as_ref().map(Process::log_tail).unwrap_or_default()))
+    }
+
+    /// Kills it with -9.
+    ///
+    /// # Errors
+    ///
+    /// If it had ended by itself.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.look();
+        let mut process = self.process.take().with_context(|| format!("{} does not run", self.name))?;
+        process.kill9()?;
+        self.num_kills += 1;
+        Ok(())
+    }
+
+    /// Ends it with SIGTERM and returns its exit code.
+    ///
+    /// # Errors
+    ///
+    /// If it had ended by itself, or does not end in time.
+    pub fn terminate(&mut self, limit: Duration) -> Result<i32> {
+        self.look();
+        let mut process = self.process.take().with_context(|| format!("{} does not run", self.name))?;
+        process.terminate(limit)
+    }
+
+    /// Starts it so that it outlives this process, with its process id on file.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub fn start_detached(&self, dir: &Path) -> Result<()> {
+        let process = self.launch.clone().lifetime(Lifetime::Detached).start()?;
+        PidFile::of(process.pid())?.write(&dir.join(format!("{}.pid", self.name)))
+    }
+
+    /// Notes its memory and returns its resident memory now, in bytes; `None` while it does not run.
+    pub fn look(&mut self) -> Option<u64> {
+        let process = self.process.as_ref()?;
+        self.peak_rss = self.peak_rss.max(process.peak_rss_bytes().unwrap_or(0));
+        process.rss_bytes()
+    }
+
+    /// # Errors
+    ///
+    /// If it has ended without being asked to.
+    pub fn ensure_running(&mut self) -> Result<()> {
+        self.process.as_mut().map_or(Ok(()), Process::ensure_running)
+    }
+
+    /// Its metrics as text, if it answers.
+    pub fn metrics(&self) -> Option<String> {
+        self.process.as_ref()?;
+        let reply = http::request_within(Duration::from_secs(1), "GET", &self.url("/metrics"), None).ok()?;
+        (reply.status == 200).then_some(reply.body)
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+}
