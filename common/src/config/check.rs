@@ -73,6 +73,10 @@ impl Checker<'_> {
     /// Takes the first alternative without a fault; else the faults of the one that was most probably meant.
     fn check_alternatives(&mut self, node: &Node, alternatives: &[&Value], path: &str) -> Option<Value> {
         let mut best: Option<(usize, Faults)> = None;
+        let mut alternatives = alternatives.to_vec();
+        if matches!(&node.content, Content::Scalar(scalar) if scalar.filled) {
+            alternatives.sort_by_key(|schema| !kinds(self.schemas.resolve(schema)).allows(Kind::Text));
+        }
         for schema in alternatives {
             let mut faults = Faults::default();
             let value = Checker { schemas: self.schemas, faults: &mut faults }.check(node, schema, path);
@@ -213,7 +217,7 @@ impl Checker<'_> {
                 Err(error) => self.fault(node, path, error.what, error.remedy),
             };
         }
-        if scalar.plain {
+        if scalar.plain || (scalar.filled && !kinds.allows(Kind::Text)) {
             if kinds.allows(Kind::Boolean)
                 && let Ok(value) = scalar.text.parse()
             {
@@ -237,7 +241,7 @@ impl Checker<'_> {
         let remedy = match kinds.wanted() {
             "true or false" if matches!(scalar.text.to_lowercase().as_str(), "yes" | "on") => "write true",
             "true or false" if matches!(scalar.text.to_lowercase().as_str(), "no" | "off") => "write false",
-            _ if !scalar.plain => "remove the quotes if it is one",
+            _ if !scalar.plain && !scalar.filled => "remove the quotes if it is one",
             _ => "",
         };
         self.fault(node, path, format!("{shown} is not {}", kinds.wanted()), remedy)

@@ -28,7 +28,7 @@ impl Setting {
         let origin = Origin::Flag(self.flag.clone());
         let scalar = |text: &String| Node {
             origin: origin.clone(),
-            content: Content::Scalar(Scalar { text: text.clone(), plain: !text.is_empty() }),
+            content: Content::Scalar(Scalar { text: text.clone(), plain: false, filled: true }),
         };
         let content = match (self.is_list, self.value.first()) {
             (true, _) => Content::List(self.value.iter().map(scalar).collect()),

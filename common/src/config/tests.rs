@@ -197,6 +197,29 @@ fn a_variable_cannot_add_keys() {
 }
 
 #[test]
+fn a_quoted_variable_is_a_text_where_a_text_will_do() {
+    let text = r#"
+kafka: { topic: "${PORT}", brokers: [b], port: "${PORT}" }
+inputs: [{ paths: [x], fields: { text: "${PORT}", number: "${PORT}5", plain: 5 } }]
+"#;
+    let sample = read(text).unwrap();
+    assert_eq!((sample.kafka.topic.as_str(), sample.kafka.port), ("9092", Some(9092)));
+    assert_eq!(
+        serde_json::to_string(&sample.inputs[0].fields).unwrap(),
+        r#"{"number":"90925","plain":5,"text":"9092"}"#
+    );
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+    #[serde(untagged)]
+    enum Any {
+        Number(u32),
+        Text(String),
+    }
+    let read = |text| load::<BTreeMap<String, Any>>("a.yaml", text, &env).unwrap();
+    assert_eq!(read("a: \"${PORT}\"")["a"], Any::Text("9092".to_owned()));
+    assert_eq!(read("a: ${PORT}")["a"], Any::Number(9092));
+}
+
+#[test]
 fn anchors_and_merges_are_followed() {
     let sample = read(
         "inputs:\n  - &a { paths: [x], format: json }\n  - { <<: *a, paths: [y] }\nkafka: { topic: t, brokers: [b] }\n",

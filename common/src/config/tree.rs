@@ -27,6 +27,8 @@ pub(super) struct Scalar {
     pub text: String,
     /// Written without quotes, so that it may be a number, a boolean or nothing.
     pub plain: bool,
+    /// Written in quotes, but filled from a variable: a text, unless only something else will do (`port: "${PORT}"`).
+    pub filled: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -127,7 +129,7 @@ impl Builder {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain && !is_text_tag(tag.as_deref(), &origin)?;
-                let content = Content::Scalar(Scalar { text: text.into_owned(), plain });
+                let content = Content::Scalar(Scalar { text: text.into_owned(), plain, filled: false });
                 self.put(Node { origin, content }, anchor, faults)
             }
             Event::SequenceStart(anchor, tag) => self.open(Content::List(Vec::new()), anchor, tag.as_deref(), origin),
@@ -240,8 +242,10 @@ pub(super) fn settle(node: &mut Node, path: &str, env: Environment<'_>, faults: 
     faults.mark(path.to_owned(), node.origin.clone());
     match &mut node.content {
         Content::Scalar(scalar) if has_reference(&scalar.text) => match expand(&scalar.text, env) {
-            // What comes out of the environment is judged by the schema alone: "${PORT}" is a number where one belongs.
-            Ok(text) => *scalar = Scalar { text, plain: scalar.plain || scalar.text.contains("${") },
+            Ok(text) => {
+                let filled = !scalar.plain && scalar.text.contains("${");
+                *scalar = Scalar { text, filled, ..*scalar };
+            }
             Err(error) => {
                 faults.push(&node.origin, path, error.what, error.remedy);
                 node.content = Content::Broken;
