@@ -1,0 +1,166 @@
+//! Fields and objects that documents create under `dynamic: true` or `runtime`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use millrace_common::json::{Kind, Value};
+use serde_json::json;
+
+use super::compile;
+use super::dynamic::Detected;
+use super::model::{Child, Dynamic, FieldKind, Model};
+use crate::map::check::date::ParsedDate;
+use crate::map::check::number::{Parsed, is_java_long, java_double};
+use crate::map::check::text_of;
+
+/// A new name with the mapping it gets.
+#[derive(Debug)]
+pub(in crate::map) struct Created {
+    /// Holds nothing but this field or object.
+    pub model: Model,
+    pub child: Child,
+    /// What it counts against `total_fields.limit`: itself, its multi-fields, the properties of its template.
+    pub cost: u64,
+    pub type_name: String,
+    pub is_runtime: bool,
+}
+
+/// Names that documents on their way create, by path.
+#[derive(Debug, Default)]
+pub(in crate::map) struct Pending {
+    names: HashMap<String, (Arc<Created>, u8)>,
+    cost: u64,
+}
+
+impl Pending {
+    /// A name that the mapping lacks after so many readings was never created: its document was refused.
+    const MAX_READINGS: u8 = 3;
+
+    pub(in crate::map) fn get(&self, path: &str) -> Option<&Arc<Created>> {
+        self.names.get(path).map(|(created, _)| created)
+    }
+
+    pub(in crate::map) fn insert(&mut self, path: String, created: Arc<Created>) {
+        self.cost += created.cost;
+        if let Some((old, _)) = self.names.insert(path, (created, 0)) {
+            self.cost -= old.cost;
+        }
+    }
+
+    pub(in crate::map) fn cost(&self) -> u64 {
+        self.cost
+    }
+
+    /// Keeps what `model` does not have yet.
+    pub(in crate::map) fn carried_to(self, model: &Model) -> Self {
+        let mut carried = Self::default();
+        for (path, (created, readings)) in self.names {
+            let is_mapped = model.find(&path).is_some() || model.runtime.contains(&path);
+            if !is_mapped && readings < Self::MAX_READINGS {
+                carried.cost += created.cost;
+                carried.names.insert(path, (created, readings + 1));
+            }
+        }
+        carried
+    }
+}
+
+/// Answers what a new name becomes.
+#[derive(Clone, Copy)]
+pub(in crate::map) struct Detector<'m> {
+    pub model: &'m Model,
+    /// Of the object the name is in.
+    pub dynamic: Dynamic,
+}
+
+impl Detector<'_> {
+    /// For a scalar; `None` when it cannot be told.
+    pub(in crate::map) fn leaf(self, path: &str, name: &str, value: Value<'_, '_>) -> Option<Created> {
+        let (detected, date_format) = self.detect(value)?;
+        if let Some(created) = self.from_template(path, name, detected) {
+            return created;
+        }
+        if self.dynamic == Dynamic::Runtime {
+            return runtime(path, detected.runtime_type());
+        }
+        let body = match detected {
+            Detected::String => json!({"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 256}}}),
+            Detected::Date => {
+                let (formats, _) = self.model.dynamic_dates.get(date_format)?;
+                json!({"type": "date", "format": formats})
+            }
+            other => json!({"type": other.default_type()}),
+        };
+        self.compiled(path, &body)
+    }
+
+    pub(in crate::map) fn object(self, path: &str, name: &str) -> Option<Created> {
+        match self.from_template(path, name, Detected::Object) {
+            Some(created) => created,
+            None => self.compiled(path, &json!({"type": "object"})),
+        }
+    }
+
+    /// `None`: no template applies. `Some(None)`: one does, with a mapping that cannot be read.
+    fn from_template(self, path: &str, name: &str, detected: Detected) -> Option<Option<Created>> {
+        let template = self.model.templates.iter().find(|template| template.applies(path, name, detected))?;
+        let body = template.mapping_for(name, detected);
+        let type_name = body.get("type").and_then(|t| t.as_str()).unwrap_or_default();
+        Some(if template.is_runtime { runtime(path, type_name) } else { self.compiled(path, &body) })
+    }
+
+    fn compiled(self, path: &str, body: &serde_json::Value) -> Option<Created> {
+        let (model, child) = compile::template_field(path, body, self.dynamic, self.model.limits).ok()?;
+        let type_name = match child {
+            Child::Field(id) => model.field(id).type_name.clone(),
+            Child::Object(id) if model.object(id).is_nested => "nested".to_owned(),
+            Child::Object(_) => "object".to_owned(),
+        };
+        Some(Created { cost: model.num_fields, model, child, type_name, is_runtime: false })
+    }
+
+    /// What the value looks like, and for a date which of the root's formats it is in.
+    fn detect(self, value: Value<'_, '_>) -> Option<(Detected, usize)> {
+        let detected = match value.kind() {
+            Kind::Bool(_) => Detected::Boolean,
+            Kind::Number if value.raw().contains(['.', 'e', 'E']) => Detected::Double,
+            Kind::Number => Detected::Long,
+            _ => return self.detect_text(&text_of(value)),
+        };
+        Some((detected, 0))
+    }
+
+    fn detect_text(self, text: &str) -> Option<(Detected, usize)> {
+        let is_long = is_java_long(text);
+        let is_double = match java_double(text) {
+            Parsed::Number(_) => true,
+            Parsed::No => false,
+            Parsed::Unsure => return None,
+        };
+        if self.model.numeric_detection && is_long {
+            return Some((Detected::Long, 0));
+        }
+        if self.model.numeric_detection && is_double {
+            return Some((Detected::Double, 0));
+        }
+        if !is_long && !is_double && self.model.date_detection {
+            for (i, (_, formats)) in self.model.dynamic_dates.iter().enumerate() {
+                match formats.parse_text(text) {
+                    ParsedDate::At(_) => return Some((Detected::Date, i)),
+                    ParsedDate::Unsure => return None,
+                    ParsedDate::No => {}
+                }
+            }
+        }
+        Some((Detected::String, 0))
+    }
+}
+
+fn runtime(path: &str, type_name: &str) -> Option<Created> {
+    let body = json!({"type": "runtime"});
+    let (mut model, child) = compile::template_field(path, &body, Dynamic::Runtime, Default::default()).ok()?;
+    if let Child::Field(id) = child {
+        model.fields[id as usize].kind = FieldKind::Runtime;
+    }
+    Some(Created { model, child, cost: 1, type_name: type_name.to_owned(), is_runtime: true })
+}

@@ -1,0 +1,157 @@
+//! A mapping as data: objects and fields with what is needed to judge values.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::dynamic::DynamicTemplate;
+use crate::map::check::date::DateFormats;
+use crate::map::check::number::NumberType;
+
+pub(in crate::map) type Names<T> = HashMap<Box<str>, T, BuildHasherDefault<NameHasher>>;
+
+/// Hash of member names. The tables hold names of the mapping only, so that documents cannot make them slow.
+#[derive(Default)]
+pub(in crate::map) struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        const FACTOR: u64 = 0x517c_c1b7_2722_0a95;
+        let mut words = bytes.chunks_exact(8);
+        for word in &mut words {
+            let word = u64::from_le_bytes(word.try_into().expect("chunks of eight bytes"));
+            self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(FACTOR);
+        }
+        let rest = words.remainder().iter().fold(1_u64, |n, byte| n << 8 | u64::from(*byte));
+        self.0 = (self.0.rotate_left(5) ^ rest).wrapping_mul(FACTOR);
+        // The table takes its buckets from the high and the low bits.
+        self.0 ^= self.0 >> 29;
+    }
+
+    fn write_u8(&mut self, _: u8) {}
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::map) enum Dynamic {
+    True,
+    Runtime,
+    False,
+    Strict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::map) enum Child {
+    Object(u32),
+    Field(u32),
+}
+
+#[derive(Debug)]
+pub(in crate::map) struct Object {
+    pub path: String,
+    pub is_enabled: bool,
+    pub is_nested: bool,
+    /// Its own or what it inherits.
+    pub dynamic: Dynamic,
+    /// `false`: names below are kept with their dots.
+    pub has_subobjects: bool,
+    pub children: Names<Child>,
+}
+
+#[derive(Debug)]
+pub(in crate::map) struct Field {
+    pub path: String,
+    pub type_name: String,
+    pub kind: FieldKind,
+    pub ignore_malformed: bool,
+    /// A `script` fills the field; documents must not.
+    pub has_script: bool,
+    /// Multi-fields: each judges the same value.
+    pub subfields: Vec<u32>,
+    pub copy_to: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(in crate::map) enum FieldKind {
+    Number { number: NumberType, coerce: bool },
+    Boolean { is_stored_anyhow: bool },
+    Date { formats: DateFormats, is_nanos: bool },
+    Ip,
+    Keyword { ignore_above: usize, has_terms: bool, has_normalizer: bool },
+    Text { is_one_term: bool },
+    Flattened { ignore_above: usize, depth_limit: usize, has_terms: bool },
+    Alias,
+    /// A runtime field of that name takes whatever comes and indexes nothing.
+    Runtime,
+    /// A type not known here, of a module or plugin: Elasticsearch judges.
+    Unknown,
+}
+
+/// A compiled mapping with the index settings that bear on it.
+#[derive(Debug)]
+pub(in crate::map) struct Model {
+    /// The first is the root.
+    pub objects: Vec<Object>,
+    pub fields: Vec<Field>,
+    pub templates: Vec<DynamicTemplate>,
+    pub runtime: HashSet<String>,
+    pub date_detection: bool,
+    pub numeric_detection: bool,
+    /// As written and compiled.
+    pub dynamic_dates: Vec<(String, DateFormats)>,
+    pub limits: Limits,
+    /// What counts against `total_fields.limit`.
+    pub num_fields: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(in crate::map) struct Limits {
+    pub total_fields: u64,
+    pub depth: u64,
+    pub nested_objects: u64,
+    pub ignore_dynamic_beyond: bool,
+    pub coerce: bool,
+    pub ignore_malformed: bool,
+}
+
+impl Model {
+    pub(in crate::map) fn root(&self) -> &Object {
+        &self.objects[0]
+    }
+
+    pub(in crate::map) fn object(&self, id: u32) -> &Object {
+        &self.objects[id as usize]
+    }
+
+    pub(in crate::map) fn field(&self, id: u32) -> &Field {
+        &self.fields[id as usize]
+    }
+
+    /// What the mapping has at a dotted path, object by object.
+    pub(in crate::map) fn find(&self, path: &str) -> Option<Child> {
+        let mut object = self.root();
+        let mut rest = path;
+        loop {
+            if let Some(&child) = object.children.get(rest) {
+                return Some(child);
+            }
+            if !object.has_subobjects {
+                return None;
+            }
+            let (name, after) = rest.split_once('.')?;
+            match object.children.get(name)? {
+                Child::Object(id) => object = self.object(*id),
+                Child::Field(_) => return None,
+            }
+            rest = after;
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::from_settings(&serde_json::Value::Null)
+    }
+}
