@@ -27,31 +27,29 @@ impl Log {
 
     /// For `ClientContext::log`.
     pub fn write(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        let message = without_thread(message);
-        let Some(num_suppressed) = self.pass(facility, message) else {
-            return;
-        };
+        let reason = without_thread(message);
+        let Some(num_suppressed) = self.pass(reason) else { return };
+        let num_suppressed = (num_suppressed > 0).then_some(num_suppressed);
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(facility, message, num_suppressed, "kafka client failed");
+                tracing::error!(facility, reason, num_suppressed, "kafka client failed");
             }
             // A lost connection is an error to librdkafka; to us it is something that is being mended.
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-                tracing::warn!(facility, detail = message, num_suppressed, "kafka client has trouble");
+                tracing::warn!(facility, reason, num_suppressed, "kafka client has trouble");
             }
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(facility, detail = message, num_suppressed, "kafka client says");
+                tracing::info!(facility, reason, num_suppressed, "kafka client says");
             }
-            RDKafkaLogLevel::Debug => tracing::debug!(facility, detail = message, "kafka client says"),
+            RDKafkaLogLevel::Debug => tracing::debug!(facility, reason, "kafka client says"),
         }
     }
 
     /// For `ClientContext::error`: errors of the client as a whole, from which it recovers by itself unless they are fatal.
     pub fn error(&self, error: &KafkaError, reason: &str) {
         let reason = without_thread(reason);
-        let Some(num_suppressed) = self.pass("error", reason) else {
-            return;
-        };
+        let Some(num_suppressed) = self.pass(reason) else { return };
+        let num_suppressed = (num_suppressed > 0).then_some(num_suppressed);
         let code = error.rdkafka_error_code().map(|code| format!("{code:?}"));
         if matches!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::Fatal)) {
             tracing::error!(code, reason, num_suppressed, "kafka client failed");
@@ -60,13 +58,13 @@ impl Log {
         }
     }
 
-    fn pass(&self, facility: &str, message: &str) -> Option<u64> {
+    fn pass(&self, message: &str) -> Option<u64> {
         #[expect(
             clippy::disallowed_methods,
             reason = "the callback comes from a thread of librdkafka, with nobody to hand a time in"
         )]
         let now = Instant::now();
-        self.repeats.lock().unwrap_or_else(PoisonError::into_inner).pass(facility, message, now)
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner).pass(message, now)
     }
 }
 
@@ -94,9 +92,10 @@ impl Repeats {
     }
 
     /// The number of repeats left out before this message, or `None` if it is one to leave out.
-    fn pass(&mut self, facility: &str, message: &str, now: Instant) -> Option<u64> {
-        // Times and counts differ between repeats, so that digits do not tell messages apart.
-        let kind: String = facility.chars().chain(message.chars().take(160)).filter(|c| !c.is_ascii_digit()).collect();
+    fn pass(&mut self, message: &str, now: Instant) -> Option<u64> {
+        // The log and the error callback bring the same text; times, counts and the remark in brackets differ between repeats.
+        let stem = message.split_once(" (after ").map_or(message, |(stem, _)| stem);
+        let kind: String = stem.chars().take(160).filter(|c| !c.is_ascii_digit()).collect();
         if let Some((at, num_suppressed)) = self.told.get_mut(&kind) {
             if now.saturating_duration_since(*at) < self.interval {
                 *num_suppressed += 1;
@@ -127,13 +126,13 @@ mod tests {
         let start = Instant::now();
         let mut repeats = Repeats::new(Duration::from_secs(10));
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(repeats.pass("FAIL", "refused after 1ms", at(0)), Some(0));
-        assert_eq!(repeats.pass("FAIL", "refused after 2ms", at(1)), None);
-        assert_eq!(repeats.pass("FAIL", "refused after 3ms", at(9)), None);
-        assert_eq!(repeats.pass("FAIL", "authentication", at(9)), Some(0));
-        assert_eq!(repeats.pass("FAIL", "refused after 4ms", at(11)), Some(2));
+        assert_eq!(repeats.pass("a: refused (after 1ms)", at(0)), Some(0));
+        assert_eq!(repeats.pass("a: refused (after 2ms, 1 suppressed)", at(1)), None);
+        assert_eq!(repeats.pass("a: refused", at(9)), None);
+        assert_eq!(repeats.pass("a: wrong password", at(9)), Some(0));
+        assert_eq!(repeats.pass("a: refused (after 4ms)", at(11)), Some(2));
         for kind in 0..1000_u32 {
-            repeats.pass("FAIL", &"x".repeat(kind as usize), at(12));
+            repeats.pass(&"x".repeat(kind as usize), at(12));
         }
         assert!(repeats.told.len() <= MAX_KINDS);
     }
