@@ -1,0 +1,9 @@
+//! Bulk requests: cutting batches ([`batch`]), reading replies ([`response`]), how many at a time ([`concurrency`]), which
+//! next ([`schedule`]), sending them ([`client`], [`service`]).
+
+pub mod batch;
+pub mod client;
+pub mod concurrency;
+pub mod response;
+pub mod schedule;
+pub mod service;

@@ -1,0 +1,170 @@
+//! The thread that talks to Elasticsearch: a small runtime with one task per request.
+//!
+//! The owner sends requests and receives outcomes over channels. Their number is bounded by the concurrency limit and by the
+//! partitions that wait for a plan, their bytes by the budget of the batches they carry.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use millrace_common::json::Parser;
+use tokio::sync::mpsc as tokio_mpsc;
+use tokio::task::JoinSet;
+
+use super::batch::Batch;
+use super::client::{Client, SendError};
+use super::response::{self, Malformed, Refusal, Reply};
+use super::schedule::{Departure, Passed};
+use crate::templates::{self, Lookup, LookupError, Templates};
+
+/// What the owner asks for.
+pub enum Request {
+    Bulk(Departure),
+    /// The plan for an index.
+    Plan(PlanRequest),
+}
+
+pub struct PlanRequest {
+    pub target: u32,
+    pub index: Arc<str>,
+    pub rule: Arc<crate::map::RuleOptions>,
+}
+
+/// What became of it.
+pub enum Outcome {
+    Bulk(BulkOutcome),
+    Plan { target: u32, result: Result<Lookup, LookupError> },
+    /// Elasticsearch was reached and the templates stand as they should; or why not yet.
+    Setup(Result<(), String>),
+}
+
+pub struct BulkOutcome {
+    pub batch: Batch,
+    pub is_fixed: bool,
+    pub passed: Passed,
+    pub took: Duration,
+    pub status: Option<u16>,
+    pub retry_after: Option<Duration>,
+    pub result: Result<Reply, BulkError>,
+}
+
+/// Why a bulk request told nothing about its items.
+#[derive(Debug, thiserror::Error)]
+pub enum BulkError {
+    #[error(transparent)]
+    Send(#[from] SendError),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("Elasticsearch answers {status}: {words}")]
+    Refused { refusal: Refusal, status: u16, words: String },
+}
+
+/// The owner's end. Dropping it stops the thread once its requests are done.
+pub struct Service {
+    requests: tokio_mpsc::UnboundedSender<Request>,
+    outcomes: mpsc::Receiver<Outcome>,
+}
+
+impl Service {
+    /// Starts the thread. It first sets the templates up; plans and bulk requests wait for that. `wake` is called after
+    /// each outcome.
+    pub fn start(client: Client, templates: Templates, wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (requests, received) = tokio_mpsc::unbounded_channel();
+        let (sender, outcomes) = mpsc::channel();
+        let report = move |outcome| {
+            // The owner hangs up only when it is done with everything.
+            let is_wanted = sender.send(outcome).is_ok();
+            wake();
+            is_wanted
+        };
+        thread::Builder::new()
+            .name("elasticsearch".into())
+            .spawn(move || runtime.block_on(run(Arc::new(client), Arc::new(templates), received, report)))?;
+        Ok(Self { requests, outcomes })
+    }
+
+    /// `false` if the thread is gone, which only a panic can bring about.
+    pub fn send(&self, request: Request) -> bool {
+        self.requests.send(request).is_ok()
+    }
+
+    pub fn receive(&self) -> Option<Outcome> {
+        self.outcomes.try_recv().ok()
+    }
+}
+
+async fn run(
+    client: Arc<Client>,
+    templates: Arc<Templates>,
+    mut received: tokio_mpsc::UnboundedReceiver<Request>,
+    report: impl Fn(Outcome) -> bool,
+) {
+    let server = Arc::new(templates::set_up(&client, &templates, |state| _ = report(Outcome::Setup(state))).await);
+    let mut tasks = JoinSet::new();
+    let mut parsers: Vec<Parser> = Vec::new();
+    loop {
+        // Both arms are cancel safe: each takes one message or nothing.
+        tokio::select! {
+            Some(done) = tasks.join_next() => {
+                let (outcome, parser) = match done {
+                    Ok(done) => done,
+                    // A task that panicked would leave its records unfinished for ever: better to end and start again.
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                };
+                parsers.extend(parser);
+                if !report(outcome) {
+                    return;
+                }
+            }
+            request = received.recv() => {
+                let (client, templates, server) = (Arc::clone(&client), Arc::clone(&templates), Arc::clone(&server));
+                match request {
+                    Some(Request::Bulk(departure)) => {
+                        let parser = parsers.pop().unwrap_or_default();
+                        tasks.spawn(async move { bulk(&client, departure, parser).await });
+                    }
+                    Some(Request::Plan(request)) => {
+                        tasks.spawn(async move {
+                            let result = templates::look_up(&client, &templates, *server, &request).await;
+                            (Outcome::Plan { target: request.target, result }, None)
+                        });
+                    }
+                    None => return,
+                }
+            }
+        }
+    }
+}
+
+async fn bulk(client: &Client, departure: Departure, mut parser: Parser) -> (Outcome, Option<Parser>) {
+    let Departure { queued, passed } = departure;
+    let started = Instant::now();
+    let sent = client.bulk(queued.batch.body.clone()).await;
+    let (mut status, mut retry_after) = (None, None);
+    let result = sent.map_err(BulkError::Send).and_then(|reply| {
+        (status, retry_after) = (Some(reply.status), reply.retry_after);
+        match Refusal::of(reply.status) {
+            None => Ok(response::read(&reply.body, &queued.batch, &mut parser)?),
+            Some(refusal) => {
+                Err(BulkError::Refused { refusal, status: reply.status, words: reply.excerpt() })
+            }
+        }
+    });
+    if matches!(result, Err(BulkError::Refused { refusal: Refusal::Forbidden, .. }))
+        && let Err(error) = client.renew_credentials()
+    {
+        tracing::warn!(%error, "cannot read the credentials again");
+    }
+    let outcome = BulkOutcome {
+        batch: queued.batch,
+        is_fixed: queued.is_fixed,
+        passed,
+        took: started.elapsed(),
+        status,
+        retry_after,
+        result,
+    };
+    (Outcome::Bulk(outcome), Some(parser))
+}

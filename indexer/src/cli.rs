@@ -1,0 +1,103 @@
+//! Arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use millrace_common::config::Setting;
+use millrace_common::telemetry::logs::LogFormat;
+
+/// Reads records from Kafka, fits them to the rules of index templates, and indexes each exactly once in Elasticsearch.
+#[derive(Debug, Parser)]
+#[command(name = "indexer", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// Form of the log lines on standard error.
+    #[arg(long, global = true, value_enum, default_value = "text", env = "INDEXER_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Move records until told to stop.
+    Run(Settings),
+    /// Check the settings and template files without any connection.
+    Check(Settings),
+}
+
+/// Flags replace what the file says.
+#[derive(Debug, Default, Args)]
+pub struct Settings {
+    /// Configuration file (YAML).
+    #[arg(short, long, value_name = "FILE", env = "INDEXER_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Kafka brokers to begin with.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', env = "INDEXER_BROKERS")]
+    pub brokers: Vec<String>,
+    /// Topics to read.
+    #[arg(long, value_name = "TOPIC", value_delimiter = ',', env = "INDEXER_TOPIC")]
+    pub topic: Vec<String>,
+    /// Consumer group [default: indexer].
+    #[arg(long, value_name = "NAME", env = "INDEXER_GROUP")]
+    pub group: Option<String>,
+    /// Elasticsearch hosts.
+    #[arg(long, value_name = "URL", value_delimiter = ',', env = "INDEXER_ELASTICSEARCH")]
+    pub elasticsearch: Vec<String>,
+    /// File with the API key for Elasticsearch.
+    #[arg(long, value_name = "FILE", env = "INDEXER_API_KEY_FILE")]
+    pub api_key_file: Option<String>,
+    /// Folder with index templates.
+    #[arg(long, value_name = "DIR", env = "INDEXER_TEMPLATES")]
+    pub templates: Option<String>,
+    /// Topic for what cannot be indexed [default: logs.dlq].
+    #[arg(long, value_name = "TOPIC", env = "INDEXER_DEAD_LETTER_TOPIC")]
+    pub dead_letter_topic: Option<String>,
+    /// Bound for records in memory [default: 256MiB].
+    #[arg(long, value_name = "SIZE", env = "INDEXER_MEMORY")]
+    pub memory: Option<String>,
+    /// Address of the admin endpoint [default: 127.0.0.1:9641].
+    #[arg(long, value_name = "HOST:PORT", env = "INDEXER_ADMIN")]
+    pub admin: Option<String>,
+}
+
+impl Settings {
+    /// What the flags say, by the places it takes in the file.
+    pub fn flags(&self) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        let lists = [
+            ("--brokers", "kafka.brokers", &self.brokers),
+            ("--topic", "kafka.topics", &self.topic),
+            ("--elasticsearch", "elasticsearch.hosts", &self.elasticsearch),
+        ];
+        for (flag, path, values) in lists {
+            if !values.is_empty() {
+                settings.push(Setting::list(flag, path, values.iter().cloned()));
+            }
+        }
+        let ones = [
+            ("--group", "kafka.group", &self.group),
+            ("--api-key-file", "elasticsearch.api_key_file", &self.api_key_file),
+            ("--templates", "templates.dir", &self.templates),
+            ("--dead-letter-topic", "dead_letter.topic", &self.dead_letter_topic),
+            ("--memory", "limits.memory", &self.memory),
+            ("--admin", "admin.listen", &self.admin),
+        ];
+        for (flag, path, value) in ones {
+            if let Some(value) = value {
+                settings.push(Setting::one(flag, path, value.clone()));
+            }
+        }
+        settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

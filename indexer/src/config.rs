@@ -1,0 +1,106 @@
+//! Settings: what the file, flags and environment say ([`raw`]), turned once into checked types.
+
+mod check;
+mod raw;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_common::config::Secret;
+use millrace_common::kafka::Options;
+
+use crate::bulk::batch::Limits;
+use crate::map::{RuleOptions, TemplateSet};
+use crate::route::{AcceptTime, Pattern};
+
+pub use check::{Problem, load};
+pub use raw::Raw;
+
+/// All settings, checked.
+pub struct Config {
+    pub kafka: Kafka,
+    pub elasticsearch: Elasticsearch,
+    pub bulk: Bulk,
+    /// Compiled from `templates.dir`; `None` without one.
+    pub templates: Option<TemplateSet>,
+    pub apply_templates: bool,
+    /// At least one.
+    pub rules: Vec<Rule>,
+    pub dead_letter_topic: String,
+    pub memory: Memory,
+    pub shutdown_deadline: Duration,
+    pub admin_listen: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    pub brokers: Vec<String>,
+    pub topics: Vec<String>,
+    pub group: String,
+    pub options: Options,
+}
+
+#[derive(Clone, Debug)]
+pub struct Elasticsearch {
+    /// At least one.
+    pub hosts: Vec<String>,
+    pub authentication: Authentication,
+    pub ca_file: Option<PathBuf>,
+    pub accept_any_certificate: bool,
+    pub gzip: bool,
+    pub request_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub enum Authentication {
+    None,
+    ApiKey(Secret),
+    Bearer(Secret),
+    Basic { username: String, password: Secret },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Bulk {
+    pub limits: Limits,
+    pub max_in_flight: usize,
+    /// How long documents wait for a blocked index.
+    pub index_wait: Duration,
+}
+
+/// One rule: which records, and what becomes of them.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Empty: all topics.
+    pub topics: Vec<String>,
+    pub index: Pattern,
+    pub defaults: BTreeMap<String, String>,
+    pub accept_time: AcceptTime,
+    pub max_new_indices: u32,
+    pub options: Arc<RuleOptions>,
+}
+
+/// `limits.memory`, divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Prefetched by librdkafka, over all partitions.
+    pub prefetch: u64,
+    /// Records that are taken and unfinished: batches, retries, parked items, dead letters.
+    pub unfinished: u64,
+}
+
+impl Memory {
+    /// A quarter is prefetch and two fifths are documents on their way; the rest is room for copies while items are sorted
+    /// out of a batch, replies, plans and the program itself.
+    pub fn divide(total: u64) -> Self {
+        Self { prefetch: total / 4, unfinished: total / 5 * 2 }
+    }
+}
+
+impl Config {
+    /// The rule for a topic: the first that names it or names none.
+    pub fn rule_for(&self, topic: &str) -> Option<usize> {
+        self.rules.iter().position(|rule| rule.topics.is_empty() || rule.topics.iter().any(|t| t == topic))
+    }
+}

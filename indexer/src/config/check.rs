@@ -1,0 +1,283 @@
+//! From the raw settings to checked ones. All faults are reported together.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use elasticsearch::http::Url;
+use millrace_common::config::{self, Draft, Faults, Setting};
+use millrace_common::kafka::{self, Role};
+use millrace_common::telemetry::admin;
+
+use super::raw::{self, Compression, Raw, Verify};
+use super::{Authentication, Bulk, Config, Elasticsearch, Kafka, Memory, Rule};
+use crate::bulk::batch::Limits;
+use crate::map::{RuleOptions, TemplateSet, Unmapped};
+use crate::route::{AcceptTime, Pattern};
+use crate::templates::{self, ReadError};
+
+/// Why the settings cannot be used: one line per fault.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("{0}")]
+    Settings(Faults),
+    #[error("{}", join(.0, .1))]
+    Templates(Option<Faults>, ReadError),
+}
+
+fn join(faults: &Option<Faults>, error: &ReadError) -> String {
+    let faults = faults.as_ref().map(|faults| format!("{faults}\n")).unwrap_or_default();
+    format!("{faults}{error}")
+}
+
+/// Smallest memory with which requests of some size still fit.
+const MIN_MEMORY: u64 = 32 << 20;
+
+/// Reads and checks all settings, template files included. `name` is the file's name for messages, `text` its content (empty
+/// without a file), `settings` the flags.
+pub fn load(
+    name: &str,
+    text: &str,
+    settings: &[Setting],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Problem> {
+    let Draft { value, mut faults } = config::draft::<Raw>(name, text, settings, env);
+    let checked = value.map(|raw| {
+        let templates = read_templates(&raw, &mut faults);
+        (check(raw, &mut faults), templates)
+    });
+    let (config, templates) = checked.unzip();
+    match templates.unwrap_or(Ok(None)) {
+        Ok(templates) => {
+            let config = config.flatten().map(|config| Config { templates, ..config });
+            faults.finish(config).map_err(Problem::Settings)
+        }
+        Err(error) => Err(Problem::Templates((!faults.is_empty()).then_some(faults), error)),
+    }
+}
+
+fn read_templates(raw: &Raw, faults: &mut Faults) -> Result<Option<TemplateSet>, ReadError> {
+    let Some(dir) = &raw.templates.dir else { return Ok(None) };
+    if !dir.is_dir() {
+        faults
+            .at("templates.dir")
+            .add(format!("`{}` is not a folder", dir.display()), "name the folder with the template files");
+        return Ok(None);
+    }
+    templates::read_dir(dir).map(Some)
+}
+
+fn check(raw: Raw, faults: &mut Faults) -> Option<Config> {
+    check_kafka(&raw, faults);
+    let elasticsearch = check_elasticsearch(raw.elasticsearch, faults);
+    let memory = raw.limits.memory.bytes();
+    if memory < MIN_MEMORY {
+        faults.at("limits.memory").add("too small", "give at least 32MiB");
+    }
+    let bulk = check_bulk(&raw.bulk, Memory::divide(memory), faults);
+    let mut raw_rules = raw.rules;
+    if raw_rules.is_empty() {
+        raw_rules.push(raw::Rule::default());
+    }
+    let rules: Vec<_> = raw_rules.into_iter().enumerate().map(|(i, rule)| check_rule(i, rule, faults)).collect();
+    for topic in &raw.kafka.topics {
+        if !rules.iter().flatten().any(|rule| rule.topics.is_empty() || rule.topics.contains(topic))
+            && rules.iter().all(Option::is_some)
+        {
+            faults.at("rules").add(format!("no rule is for topic `{topic}`"), "add one, or a rule without `topics`");
+        }
+    }
+    if let Err(what) = admin::check_listen(&raw.admin.listen) {
+        faults.at("admin.listen").add(what, "write host:port");
+    }
+    if raw.dead_letter.topic.is_empty() || raw.kafka.topics.contains(&raw.dead_letter.topic) {
+        faults.at("dead_letter.topic").add("must be a topic that is not read", "name another topic");
+    }
+    Some(Config {
+        kafka: Kafka {
+            brokers: raw.kafka.brokers,
+            topics: raw.kafka.topics,
+            group: raw.kafka.group,
+            options: raw.kafka.options,
+        },
+        elasticsearch: elasticsearch?,
+        bulk: bulk?,
+        templates: None,
+        apply_templates: raw.templates.apply.unwrap_or(true),
+        rules: rules.into_iter().collect::<Option<_>>()?,
+        dead_letter_topic: raw.dead_letter.topic,
+        memory: Memory::divide(memory),
+        shutdown_deadline: raw.shutdown.deadline.duration(),
+        admin_listen: raw.admin.listen,
+    })
+}
+
+fn check_kafka(raw: &Raw, faults: &mut Faults) {
+    for fault in kafka::check(Role::Consumer, &raw.kafka.brokers, &raw.kafka.options) {
+        faults.at(&format!("kafka.{}", fault.path)).add(fault.what, fault.remedy);
+    }
+    if raw.kafka.topics.is_empty() {
+        faults.at("kafka.topics").add("has no entry", "name at least one topic");
+    }
+    let mut seen = HashSet::new();
+    for (i, topic) in raw.kafka.topics.iter().enumerate() {
+        let is_legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let path = format!("kafka.topics[{i}]");
+        if topic.is_empty() || topic.len() > 249 || !topic.chars().all(is_legal) {
+            faults.at(&path).add(format!("`{topic}` is not a topic name"), "use letters, digits, `.`, `_` and `-`");
+        } else if !seen.insert(topic) {
+            faults.at(&path).add(format!("`{topic}` is named twice"), "name it once");
+        }
+    }
+    if raw.kafka.group.is_empty() {
+        faults.at("kafka.group").add("is empty", "name the consumer group");
+    }
+}
+
+fn check_elasticsearch(raw: raw::Elasticsearch, faults: &mut Faults) -> Option<Elasticsearch> {
+    if raw.hosts.is_empty() {
+        faults.at("elasticsearch.hosts").add("has no entry", "name at least one address");
+    }
+    for (i, host) in raw.hosts.iter().enumerate() {
+        let path = format!("elasticsearch.hosts[{i}]");
+        match Url::parse(host) {
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                faults.at(&path).add("carries credentials", "move them to `username` and `password` (or `password_file`)");
+            }
+            Ok(url) if ["http", "https"].contains(&url.scheme()) && url.host().is_some() => {}
+            _ => faults.at(&path).add(format!("`{host}` is not an address"), "write http://host:9200 or https://host:9200"),
+        }
+    }
+    let num_ways = [raw.api_key.is_some(), raw.bearer_token.is_some(), raw.username.is_some()];
+    if num_ways.into_iter().filter(|&way| way).count() > 1 {
+        faults.at("elasticsearch").add("has more than one way to log in", "keep one of `api_key`, `bearer_token`, `username`");
+    }
+    if raw.username.is_some() != raw.password.is_some() {
+        faults.at("elasticsearch").add("has only one of `username` and `password`", "give both");
+    }
+    if let Some(path) = &raw.ca_file
+        && !path.is_file()
+    {
+        faults.at("elasticsearch.ca_file").add(format!("`{}` is not a file", path.display()), "name a PEM file");
+    }
+    let authentication = match (raw.api_key, raw.bearer_token, raw.username, raw.password) {
+        (Some(key), ..) => Authentication::ApiKey(key),
+        (_, Some(token), ..) => Authentication::Bearer(token),
+        (_, _, Some(username), Some(password)) => Authentication::Basic { username, password },
+        _ => Authentication::None,
+    };
+    Some(Elasticsearch {
+        hosts: raw.hosts,
+        authentication,
+        ca_file: raw.ca_file,
+        accept_any_certificate: raw.verify == Verify::None,
+        gzip: raw.compression == Compression::Gzip,
+        request_timeout: raw.request_timeout.duration(),
+    })
+}
+
+fn check_bulk(raw: &raw::Bulk, memory: Memory, faults: &mut Faults) -> Option<Bulk> {
+    let max_bytes = raw.max_bytes.bytes();
+    if !(1 << 10..=Limits::MAX_BYTES as u64 / 2).contains(&max_bytes) {
+        faults.at("bulk.max_bytes").add("out of range", "give 1KiB to 512MiB; Elasticsearch takes 100MiB unless told otherwise");
+    }
+    for (path, value) in [("bulk.max_documents", raw.max_documents), ("bulk.max_in_flight", raw.max_in_flight)] {
+        if value == 0 {
+            faults.at(path).add("must not be 0", "give at least 1");
+        }
+    }
+    // Small memory means small requests, so that several fit.
+    let max_bytes = max_bytes.min(memory.unfinished / 4) as usize;
+    let limits = Limits { max_bytes, max_documents: raw.max_documents as usize, max_delay: raw.max_delay.duration() };
+    Some(Bulk { limits, max_in_flight: raw.max_in_flight as usize, index_wait: raw.index_wait.duration() })
+}
+
+fn check_rule(number: usize, raw: raw::Rule, faults: &mut Faults) -> Option<Rule> {
+    let path = |key: &str| format!("rules[{number}].{key}");
+    let index = match Pattern::compile(&raw.index) {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            faults.at(&path("index")).add(error.to_string(), "write e.g. `applogs-{service.name}-{@timestamp:%Y.%m.%d}`");
+            None
+        }
+    };
+    if raw.unmapped == Unmapped::Fold && raw.fold_into.is_none() {
+        faults.at(&path("unmapped")).add("`fold` needs a field", "name it with `fold_into`");
+    }
+    if raw.max_new_indices == 0 {
+        faults.at(&path("max_new_indices")).add("must not be 0", "give at least 1");
+    }
+    let index = index?;
+    for field in raw.default.keys() {
+        if !index.paths().any(|path| path == field) {
+            faults.at(&path("default")).add(format!("`{field}` is not a field of the index name"), "remove it");
+        }
+    }
+    let mut protected: Vec<String> = index.paths().map(str::to_owned).collect();
+    if !protected.iter().any(|path| path == "@timestamp") {
+        protected.push("@timestamp".into());
+    }
+    let options = RuleOptions {
+        unmapped: raw.unmapped,
+        fold_into: raw.fold_into,
+        on_conflict: raw.on_conflict,
+        field_budget: raw.field_budget,
+        protected,
+    };
+    Some(Rule {
+        topics: raw.topics,
+        index,
+        defaults: raw.default,
+        accept_time: AcceptTime { past: raw.accept_time.past.duration(), future: raw.accept_time.future.duration() },
+        max_new_indices: raw.max_new_indices,
+        options: Arc::new(options),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "kafka: { brokers: [\"k:9092\"], topics: [logs] }\nelasticsearch: { hosts: [\"http://es:9200\"] }\n";
+
+    fn load_text(text: &str) -> Result<Config, Problem> {
+        load("indexer.yaml", text, &[], &|_| None)
+    }
+
+    #[test]
+    fn flags_alone_suffice() {
+        let settings = [
+            Setting::list("--brokers", "kafka.brokers", ["k:9092"]),
+            Setting::list("--topic", "kafka.topics", ["logs"]),
+            Setting::list("--elasticsearch", "elasticsearch.hosts", ["http://es:9200"]),
+        ];
+        let config = load("command line", "", &settings, &|_| None).unwrap();
+        assert_eq!((config.kafka.group.as_str(), config.dead_letter_topic.as_str()), ("indexer", "logs.dlq"));
+        assert_eq!(config.rule_for("logs"), Some(0));
+    }
+
+    #[test]
+    fn all_faults_are_reported_together_with_their_places() {
+        let text = "kafka: { brokers: [\"k:9092\"], topics: [logs, logs] }\nelasticsearch: { hosts: [es] }\nrules:\n  - index: \"App-{x}\"\n    unmapped: fold\nlimits: { memory: 1MiB }\nadmin: { listen: nowhere }\n";
+        let Err(problem) = load_text(text) else { panic!("accepted") };
+        let words = problem.to_string();
+        for part in ["kafka.topics[1]", "elasticsearch.hosts[0]", "rules[0].index", "rules[0].unmapped", "limits.memory", "admin.listen", "indexer.yaml:4"] {
+            assert!(words.contains(part), "{part} missing in:\n{words}");
+        }
+    }
+
+    #[test]
+    fn the_fields_that_name_the_index_are_protected() {
+        let config = load_text(&format!("{MINIMAL}rules: [{{ index: \"a-{{team}}\" }}]")).unwrap();
+        assert_eq!(config.rules[0].options.protected, ["team", "@timestamp"]);
+    }
+
+    #[test]
+    fn a_faulty_template_is_reported_with_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("logs.json"), "{").unwrap();
+        let Err(problem) = load_text(&format!("{MINIMAL}templates: {{ dir: {} }}", dir.path().display())) else {
+            panic!("accepted")
+        };
+        assert!(problem.to_string().contains("logs.json"), "{problem}");
+    }
+}

@@ -1,0 +1,12 @@
+//! Reading from Kafka: group membership and assignment ([`source`]), questions to the broker that may take long
+//! ([`questions`]).
+//!
+//! Messages of each partition come through a queue of its own, and are left there while their partition must wait: the
+//! group keeps its member, since events are polled all the same, and nothing prefetched is thrown away, as it would be by
+//! `pause()`. librdkafka stops fetching for a partition when its queue is full.
+
+mod questions;
+mod source;
+
+pub use questions::{Answer, Question, Questions};
+pub use source::{PartitionQueue, Rebalance, Source, SourceError, TopicPartition, header};

@@ -1,0 +1,123 @@
+//! Questions to the broker that take a round trip or, when it is away, a timeout: asked on a thread of their own, so that the
+//! owner never stops polling.
+
+use std::ops::Range;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::source::{Source, TopicPartition};
+use crate::bulk::batch::Owner;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub enum Question {
+    /// Where the group stands.
+    Committed(Vec<TopicPartition>),
+    /// Offsets that were skipped: did retention take them?
+    Gap { owner: Owner, partition: TopicPartition, offsets: Range<i64> },
+    /// Where partitions begin and end.
+    Ends(Vec<(Owner, TopicPartition)>),
+    /// Which of these topics are not there.
+    Missing(Vec<String>),
+}
+
+#[derive(Debug)]
+pub enum Answer {
+    Committed { partitions: Vec<TopicPartition>, result: Result<Vec<Option<i64>>, KafkaError> },
+    /// `log_start`: the first offset that the broker still has.
+    Gap { owner: Owner, partition: TopicPartition, offsets: Range<i64>, log_start: Result<i64, KafkaError> },
+    /// Partitions about which the broker said nothing are left out.
+    Ends(Vec<(Owner, Range<i64>)>),
+    Missing(Result<Vec<String>, KafkaError>),
+}
+
+/// The owner's end. The thread ends when this is dropped.
+pub struct Questions {
+    questions: mpsc::Sender<Question>,
+    answers: mpsc::Receiver<Answer>,
+}
+
+impl Questions {
+    /// Starts the thread. `wake` is called after each answer.
+    pub fn start(source: Source, wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+        // Few are ever open: one for each rebalance, one for each gap and second, one for each tick.
+        let (questions, asked) = mpsc::channel();
+        let (sender, answers) = mpsc::channel();
+        thread::Builder::new().name("kafka-questions".into()).spawn(move || {
+            while let Ok(question) = asked.recv() {
+                if sender.send(answer(&source, question)).is_err() {
+                    return;
+                }
+                wake();
+            }
+        })?;
+        Ok(Self { questions, answers })
+    }
+
+    pub fn ask(&self, question: Question) {
+        // The thread ends only after this sender.
+        let _ = self.questions.send(question);
+    }
+
+    pub fn answer(&self) -> Option<Answer> {
+        self.answers.try_recv().ok()
+    }
+}
+
+fn answer(source: &Source, question: Question) -> Answer {
+    let consumer = source.consumer();
+    match question {
+        Question::Committed(partitions) => {
+            let result = committed(source, &partitions);
+            Answer::Committed { partitions, result }
+        }
+        Question::Gap { owner, partition, offsets } => {
+            let log_start = consumer.fetch_watermarks(&partition.0, partition.1, PATIENCE).map(|(low, _)| low);
+            Answer::Gap { owner, partition, offsets, log_start }
+        }
+        Question::Ends(partitions) => {
+            let ends = |(owner, (topic, partition)): (Owner, TopicPartition)| {
+                let (low, high) = consumer.fetch_watermarks(&topic, partition, Duration::from_secs(2)).ok()?;
+                Some((owner, low..high))
+            };
+            Answer::Ends(partitions.into_iter().filter_map(ends).collect())
+        }
+        Question::Missing(topics) => {
+            let missing = |topic: &String| -> Result<bool, KafkaError> {
+                let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+                Ok(metadata.topics().iter().all(|found| found.partitions().is_empty()))
+            };
+            let mut found = Vec::new();
+            for topic in topics {
+                match missing(&topic) {
+                    Ok(true) => found.push(topic),
+                    Ok(false) => {}
+                    Err(error) => return Answer::Missing(Err(error)),
+                }
+            }
+            Answer::Missing(Ok(found))
+        }
+    }
+}
+
+fn committed(source: &Source, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for (topic, partition) in partitions {
+        list.add_partition(topic, *partition);
+    }
+    let list = source.consumer().committed_offsets(list, PATIENCE)?;
+    let offset = |(topic, partition): &TopicPartition| {
+        let element = list.find_partition(topic, *partition);
+        element.map_or(Ok(None), |element| {
+            element.error()?;
+            Ok(if let Offset::Offset(offset) = element.offset() { Some(offset) } else { None })
+        })
+    };
+    partitions.iter().map(offset).collect()
+}

@@ -1,0 +1,121 @@
+//! What the admin endpoint tells: the owner leaves a picture of itself, the admin thread reads it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use millrace_common::telemetry::admin;
+use millrace_common::telemetry::gauges::Gauges;
+use serde_json::{Value, json};
+
+/// A loop that did not turn for this long hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// Shared between owner and admin thread.
+pub struct Health {
+    started: Instant,
+    /// Milliseconds from `started` to the last turn of the loop; 0 before the first.
+    last_turn: AtomicU64,
+    picture: Mutex<Picture>,
+}
+
+/// The owner's state as of its last look.
+#[derive(Clone, Debug, Default)]
+pub struct Picture {
+    /// What keeps records from flowing: a label from a closed set, and words.
+    pub blocked: Vec<(&'static str, String)>,
+    pub partitions: Vec<PartitionPicture>,
+    pub details: Value,
+}
+
+#[derive(Clone, Debug)]
+pub struct PartitionPicture {
+    pub topic: String,
+    pub partition: i32,
+    /// Next offset to be committed, and what is known to be committed.
+    pub finished: Option<i64>,
+    pub committed: Option<i64>,
+    pub end: Option<i64>,
+    pub lag_records: Option<i64>,
+    pub lag_seconds: Option<f64>,
+    pub is_held: bool,
+}
+
+impl Health {
+    pub fn new(now: Instant, reason: &str) -> Self {
+        let blocked = vec![("starting", reason.to_owned())];
+        let picture = Mutex::new(Picture { blocked, ..Picture::default() });
+        Self { started: now, last_turn: AtomicU64::new(0), picture }
+    }
+
+    /// The loop turned.
+    pub fn turned(&self, now: Instant) {
+        let elapsed = now.duration_since(self.started).as_millis() as u64;
+        self.last_turn.store(elapsed.max(1), Ordering::Relaxed);
+    }
+
+    pub fn show(&self, picture: Picture) {
+        *self.picture() = picture;
+    }
+
+    fn picture(&self) -> MutexGuard<'_, Picture> {
+        self.picture.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl admin::Health for Health {
+    fn live(&self) -> Result<(), String> {
+        let last = self.last_turn.load(Ordering::Relaxed);
+        let still = self.started.elapsed().saturating_sub(Duration::from_millis(last));
+        if last > 0 && still > HANGS_AFTER {
+            return Err(format!("the event loop has not turned for {} s", still.as_secs()));
+        }
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), Vec<String>> {
+        let picture = self.picture();
+        if picture.blocked.is_empty() {
+            return Ok(());
+        }
+        Err(picture.blocked.iter().map(|(label, words)| format!("{label}: {words}")).collect())
+    }
+
+    fn status(&self) -> Value {
+        let picture = self.picture().clone();
+        let partition = |p: &PartitionPicture| {
+            json!({
+                "topic": p.topic, "partition": p.partition, "finished": p.finished, "committed": p.committed,
+                "end": p.end, "lag_records": p.lag_records, "lag_seconds": p.lag_seconds, "held": p.is_held,
+            })
+        };
+        let blocked = picture.blocked.iter().map(|(label, words)| json!({"reason": label, "detail": words}));
+        let mut status = json!({
+            "blocked": blocked.collect::<Vec<_>>(),
+            "partitions": picture.partitions.iter().map(partition).collect::<Vec<_>>(),
+        });
+        if let (Value::Object(status), Value::Object(details)) = (&mut status, picture.details) {
+            status.extend(details);
+        }
+        status
+    }
+
+    fn gauges(&self, gauges: &mut Gauges) {
+        let picture = self.picture();
+        for (label, _) in &picture.blocked {
+            gauges.set("indexer_blocked", "1 while records do not flow for this reason.", &[("reason", label)], 1.0);
+        }
+        let mut seconds = f64::NEG_INFINITY;
+        for p in &picture.partitions {
+            let number = p.partition.to_string();
+            let labels = [("topic", p.topic.as_str()), ("partition", number.as_str())];
+            if let Some(lag) = p.lag_records {
+                gauges.set("indexer_lag_records", "Records not yet finished.", &labels, lag as f64);
+            }
+            seconds = seconds.max(p.lag_seconds.unwrap_or(f64::NEG_INFINITY));
+        }
+        if seconds.is_finite() {
+            gauges.set("indexer_lag_seconds", "Age of the oldest unfinished record known.", &[], seconds);
+        }
+    }
+}

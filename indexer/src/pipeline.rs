@@ -1,0 +1,91 @@
+//! The running indexer: one thread owns the consumer, the ledgers and the batch that is being filled, and takes turns.
+//!
+//! Each turn takes what has come back before it takes anything new: outcomes of requests, acknowledged letters, answers of
+//! the broker; then the group's wishes, then records, as far as the budgets allow; then it sends what is due. Nothing in it
+//! blocks, so the group keeps its member whatever Elasticsearch does. Between turns the thread parks; every source of events
+//! unparks it.
+
+mod flow;
+mod intake;
+mod letters;
+mod membership;
+mod meters;
+mod partitions;
+mod settle;
+mod targets;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use millrace_common::exit::Exit;
+use millrace_common::shutdown::Signals;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::bulk::client::Client;
+use crate::bulk::service::Service;
+use crate::config::{Config, Kafka};
+use crate::consume::{Questions, Source};
+use crate::dead_letter::DeadLetters;
+use crate::health::Health;
+use crate::templates::Templates;
+use flow::{Flow, Parts};
+
+/// Assumed while no topic is there yet.
+const USUAL_PARTITIONS: usize = 12;
+
+/// Runs until a signal asks for the end. Must be called on the thread that `signals` wakes.
+pub fn run(config: Config, signals: &Signals, health: Arc<Health>) -> anyhow::Result<Exit> {
+    let Some(num_partitions) = await_brokers(&config.kafka, signals, &health)? else { return Ok(Exit::Clean) };
+    let owner = thread::current();
+    let wake = move || owner.unpark();
+    let client = Client::new(config.elasticsearch.clone()).context("elasticsearch")?;
+    let templates = Templates { set: config.templates, apply: config.apply_templates };
+    let service = Service::start(client, templates, wake.clone()).context("cannot start the thread for requests")?;
+    let letters = DeadLetters::new(&config.kafka, &config.dead_letter_topic, wake.clone())?;
+    let source = Source::subscribe(&config.kafka, num_partitions, config.memory.prefetch, wake.clone())?;
+    let questions = Questions::start(source.clone(), wake).context("cannot start the thread for questions")?;
+    let parts = Parts {
+        kafka: config.kafka,
+        bulk: config.bulk,
+        rules: config.rules,
+        memory: config.memory,
+        shutdown_deadline: config.shutdown_deadline,
+        source,
+        questions,
+        service,
+        letters,
+        health,
+    };
+    Ok(Flow::new(parts, Instant::now()).run(signals))
+}
+
+/// Waits until a broker answers. Returns how many partitions the topics have together; `None` if the end is wanted first.
+fn await_brokers(settings: &Kafka, signals: &Signals, health: &Health) -> anyhow::Result<Option<usize>> {
+    let mut config: ClientConfig =
+        millrace_common::kafka::consumer("indexer", &settings.brokers, &settings.group, &settings.options)
+            .map_err(|faults| anyhow::anyhow!(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+    config.remove("group.id");
+    let probe: BaseConsumer = config.create().context("cannot set up the Kafka client")?;
+    let mut was_told = false;
+    while !signals.is_draining() {
+        health.turned(Instant::now());
+        match probe.fetch_metadata(None, Duration::from_secs(3)) {
+            Ok(metadata) => {
+                let wanted = metadata.topics().iter().filter(|topic| settings.topics.iter().any(|t| t == topic.name()));
+                let count: usize = wanted.map(|topic| topic.partitions().len()).sum();
+                return Ok(Some(if count == 0 { USUAL_PARTITIONS } else { count }));
+            }
+            Err(error) if !was_told => {
+                let brokers = settings.brokers.join(",");
+                tracing::warn!(brokers, %error, "no Kafka broker answers: waiting");
+                was_told = true;
+            }
+            Err(_) => {}
+        }
+        thread::park_timeout(Duration::from_millis(500));
+    }
+    Ok(None)
+}

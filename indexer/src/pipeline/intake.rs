@@ -1,0 +1,186 @@
+//! From a Kafka record into the batch that is being filled: decode, route and map in one pass over its bytes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use millrace_common::json::Parser;
+
+use super::targets::Targets;
+use crate::bulk::batch::{Builder, Keep, Limits, Owner};
+use crate::commit::ledger::Sequence;
+use crate::config::Rule;
+use crate::decode::{self, Incoming, Origin};
+use crate::map::{Actions, Input, RuleOptions, Verdict};
+use crate::reject::Reject;
+use crate::route::{EpochMillis, Router, RouterOptions};
+
+/// The stages between a record and the batch, with their buffers.
+pub struct Intake {
+    pub builder: Builder,
+    pub targets: Targets,
+    pub actions: Actions,
+    rules: Vec<Routing>,
+    parser: Parser,
+    id: Vec<u8>,
+    kafka_time: TimeText,
+    /// Documents whose event time could not name their index.
+    pub num_by_kafka_time: u64,
+}
+
+struct Routing {
+    router: Router,
+    options: Arc<RuleOptions>,
+    /// The router's names as targets.
+    targets: Vec<u32>,
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub enum Taken {
+    /// It stands in the batch, with so many bytes.
+    Batched { size: u64 },
+    /// It has no value.
+    Null,
+    /// Its index has no plan yet.
+    WaitsFor { target: u32 },
+    Rejected { reject: Reject, id: String, target: Option<u32> },
+}
+
+impl Intake {
+    pub fn new(rules: &[Rule], limits: Limits) -> Self {
+        let routing = |rule: &Rule| Routing {
+            router: Router::new(RouterOptions {
+                pattern: rule.index.clone(),
+                defaults: rule.defaults.clone(),
+                accept_time: rule.accept_time,
+                max_new_indices: rule.max_new_indices,
+            }),
+            options: Arc::clone(&rule.options),
+            targets: Vec::new(),
+        };
+        Self {
+            builder: Builder::new(limits),
+            targets: Targets::default(),
+            actions: Actions::default(),
+            rules: rules.iter().map(routing).collect(),
+            parser: Parser::default(),
+            id: Vec::with_capacity(64),
+            kafka_time: TimeText::new(),
+            num_by_kafka_time: 0,
+        }
+    }
+
+    /// Takes one record. `wall` is the time of day.
+    pub fn take(
+        &mut self,
+        record: &Incoming<'_>,
+        rule: usize,
+        owner: Owner,
+        sequence: Sequence,
+        now: Instant,
+        wall: EpochMillis,
+    ) -> Taken {
+        let Some(value) = record.value else { return Taken::Null };
+        let kafka_time = record.timestamp_ms.unwrap_or(wall);
+        let document = match self.parser.parse(value) {
+            Ok(document) => document,
+            Err(error) => {
+                decode::identify(record, None, &mut self.id);
+                return rejected(decode::not_json(&error), &self.id, None);
+            }
+        };
+        let origin = decode::identify(record, Some(document), &mut self.id);
+        if let Err(reject) = decode::check_object(document) {
+            return rejected(reject, &self.id, None);
+        }
+        let routing = &mut self.rules[rule];
+        let destination = match routing.router.resolve(document, kafka_time, wall) {
+            Ok(destination) => destination,
+            Err(reject) => return rejected(reject, &self.id, None),
+        };
+        let number = destination.name as usize;
+        while routing.targets.len() <= number {
+            let name = Arc::clone(routing.router.name(routing.targets.len() as u32));
+            routing.targets.push(self.targets.add(name, Arc::clone(&routing.options), now));
+        }
+        let number = routing.targets[number];
+        let target = self.targets.get_mut(number);
+        let name = Arc::clone(&target.name);
+        let Some((plan, state)) = target.plan(now) else { return Taken::WaitsFor { target: number } };
+        self.num_by_kafka_time += u64::from(destination.by_kafka_time);
+
+        let draft = self.builder.begin(&name, &self.id);
+        let input = Input { document, timestamp: Some(self.kafka_time.write(kafka_time)) };
+        let is_whole = match plan.apply(input, state, self.builder.body(), &mut self.actions) {
+            Verdict::Unchanged => {
+                let raw = document.raw().as_bytes();
+                self.builder.body().extend_from_slice(raw);
+                raw.len() == value.len()
+            }
+            Verdict::Rewritten => false,
+            Verdict::Reject(reject) => {
+                self.builder.give_up(draft);
+                return rejected(reject.into(), &self.id, Some(number));
+            }
+        };
+        let keep = match origin {
+            Origin::Shipper(_) if is_whole => Keep::Nothing,
+            _ => Keep::Record { key: record.key, value },
+        };
+        let item = self.builder.finish(draft, owner, sequence, number, keep, now);
+        Taken::Batched { size: item.size() }
+    }
+}
+
+fn rejected(reject: Reject, id: &[u8], target: Option<u32>) -> Taken {
+    Taken::Rejected { reject, id: String::from_utf8_lossy(id).into_owned(), target }
+}
+
+/// Writes times as JSON text, `"2026-11-23T06:30:17.123Z"`. Records of one second differ in three digits only.
+struct TimeText {
+    time: EpochMillis,
+    text: String,
+}
+
+impl TimeText {
+    fn new() -> Self {
+        Self { time: 0, text: "\"1970-01-01T00:00:00.000Z\"".to_owned() }
+    }
+
+    fn write(&mut self, time: EpochMillis) -> &str {
+        if time.div_euclid(1_000) != self.time.div_euclid(1_000) {
+            self.text = match jiff::Timestamp::from_millisecond(time) {
+                Ok(time) => format!("\"{time:.3}\""),
+                Err(_) => "null".to_owned(),
+            };
+        } else if self.text.len() > "123Z\"".len() {
+            let at = self.text.len() - "123Z\"".len();
+            let millis = time.rem_euclid(1_000) as u16;
+            let digit = |power: u16| char::from(b'0' + (millis / power % 10) as u8);
+            let digits: String = [100, 10, 1].into_iter().map(digit).collect();
+            self.text.replace_range(at..at + 3, &digits);
+        }
+        self.time = time;
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kafka_times_are_written_as_elasticsearch_reads_them() {
+        let mut text = TimeText::new();
+        for (time, expected) in [
+            (7, "\"1970-01-01T00:00:00.007Z\""),
+            (1_795_435_200_123, "\"2026-11-23T12:00:00.123Z\""),
+            (1_795_435_200_999, "\"2026-11-23T12:00:00.999Z\""),
+            (i64::MAX, "null"),
+            (i64::MAX - 1, "null"),
+            (-1, "\"1969-12-31T23:59:59.999Z\""),
+        ] {
+            assert_eq!(text.write(time), expected);
+        }
+    }
+}

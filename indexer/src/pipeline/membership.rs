@@ -1,0 +1,283 @@
+//! The group: assignments, revocations, commits.
+
+use std::time::{Duration, Instant};
+
+use super::flow::Flow;
+use crate::commit::committer::{Committer, Partition as PartitionName};
+use crate::commit::ledger::Sequence;
+use crate::consume::{Answer, Question, Rebalance, TopicPartition};
+
+/// How often finished offsets are committed.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// A commit without an outcome for so long is given up. Longer than librdkafka itself tries.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(75);
+/// How long a revocation waits for what is on its way: other members wait for it.
+const DRAIN: Duration = Duration::from_secs(5);
+/// And then for its commit.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
+/// Pause between questions about skipped offsets of a partition.
+const GAP_INTERVAL: Duration = Duration::from_secs(1);
+/// Ranges of skipped offsets kept until they are explained; transactions leave one for each.
+const MAX_GAPS: usize = 1_000;
+
+/// What the group asked for and is not answered yet.
+enum Pending {
+    Nothing,
+    /// Waits for the committed offsets.
+    Assign,
+    Revoke { partitions: Vec<TopicPartition>, drain_until: Instant, commit_until: Instant },
+}
+
+pub struct Membership {
+    pending: Pending,
+    committer: Committer,
+    has_joined: bool,
+    commit_trouble_told: Option<Instant>,
+}
+
+impl Membership {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            pending: Pending::Nothing,
+            committer: Committer::new(COMMIT_INTERVAL, COMMIT_PATIENCE, now),
+            has_joined: false,
+            commit_trouble_told: None,
+        }
+    }
+
+    pub fn is_revoking(&self) -> bool {
+        matches!(self.pending, Pending::Revoke { .. })
+    }
+
+    /// Whether the group has answered with an assignment, be it empty.
+    pub fn has_joined(&self) -> bool {
+        self.has_joined
+    }
+
+    pub fn committed(&self, partition: &PartitionName) -> Option<i64> {
+        self.committer.committed(partition)
+    }
+}
+
+impl Flow {
+    /// Notes a record as taken. `None` if it belongs to no partition of ours.
+    pub(super) fn begin(&mut self, place: usize, offset: i64, timestamp_ms: Option<i64>, now: Instant) -> Option<Sequence> {
+        let partition = self.partitions.at(place)?;
+        if partition.is_revoked {
+            return None;
+        }
+        partition.last_timestamp_ms = timestamp_ms;
+        match partition.expected {
+            Some(expected) if expected < offset && partition.gaps.len() < MAX_GAPS => {
+                partition.gaps.push(expected..offset);
+                self.ask_gap(place, now);
+            }
+            _ => {}
+        }
+        let partition = self.partitions.at(place)?;
+        let sequence = match partition.ledger.begin(offset) {
+            Ok(sequence) => sequence,
+            Err(error) => {
+                let (owner, name) = (partition.owner, partition.name());
+                tracing::warn!(topic = %name.0, partition = name.1, %error, "the log begins anew: was the topic made again?");
+                self.membership.committer.assigned(name, None);
+                let partition = self.partitions.begin_anew(owner)?;
+                partition.ledger.begin(offset).ok()?
+            }
+        };
+        self.partitions.at(place)?.expected = Some(offset + 1);
+        Some(sequence)
+    }
+
+    /// Skipped offsets are lost if retention took them, and nothing if they were control records or compacted.
+    fn ask_gap(&mut self, place: usize, now: Instant) {
+        let Some(partition) = self.partitions.at(place) else { return };
+        if partition.gaps.is_empty() || partition.gap_asked.is_some_and(|at| now.duration_since(at) < GAP_INTERVAL) {
+            return;
+        }
+        partition.gap_asked = Some(now);
+        let (owner, name) = (partition.owner, partition.name());
+        for offsets in std::mem::take(&mut partition.gaps) {
+            self.questions.ask(Question::Gap { owner, partition: name.clone(), offsets });
+        }
+    }
+
+    pub(super) fn take_answers(&mut self, now: Instant) {
+        while let Some(answer) = self.questions.answer() {
+            match answer {
+                Answer::Committed { partitions, result } => match result {
+                    Ok(offsets) => self.assign(partitions, offsets),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot read committed offsets: asking again");
+                        self.questions.ask(Question::Committed(partitions));
+                    }
+                },
+                Answer::Gap { owner, partition, offsets, log_start } => match log_start {
+                    Ok(log_start) => self.count_lost(&partition, offsets, log_start),
+                    Err(_) => {
+                        if let Some(partition) = self.partitions.of(owner) {
+                            partition.gaps.push(offsets);
+                        }
+                    }
+                },
+                Answer::Ends(ends) => {
+                    for (owner, ends) in ends {
+                        if let Some(partition) = self.partitions.of(owner) {
+                            partition.ends = Some(ends);
+                        }
+                        self.ask_gap(owner.slot as usize, now);
+                    }
+                }
+                Answer::Missing(Ok(missing)) => {
+                    for topic in missing.iter().filter(|topic| !self.missing_topics.contains(topic)) {
+                        tracing::warn!(topic, "topic is not there: waiting for it");
+                    }
+                    self.missing_topics = missing;
+                }
+                Answer::Missing(Err(error)) => tracing::debug!(%error, "cannot ask for the topics"),
+            }
+        }
+    }
+
+    fn count_lost(&self, (topic, partition): &TopicPartition, offsets: std::ops::Range<i64>, log_start: i64) {
+        let lost = offsets.end.min(log_start) - offsets.start;
+        if lost <= 0 {
+            return;
+        }
+        self.meters.lost.increment(lost as u64);
+        let last = offsets.start + lost - 1;
+        tracing::error!(%topic, partition, first = offsets.start, last, lost, "retention took records before they were read");
+    }
+
+    pub(super) fn serve_membership(&mut self, now: Instant) {
+        if let Pending::Revoke { .. } = self.membership.pending {
+            self.serve_revocation(now);
+        }
+        while matches!(self.membership.pending, Pending::Nothing) {
+            let Some(rebalance) = self.source.rebalance() else { return };
+            self.meters.rebalances.increment(1);
+            match rebalance {
+                Rebalance::Assign(partitions) if partitions.is_empty() => self.assign(partitions, Vec::new()),
+                Rebalance::Assign(partitions) => {
+                    self.membership.pending = Pending::Assign;
+                    self.questions.ask(Question::Committed(partitions));
+                }
+                Rebalance::Revoke { partitions, is_lost: true } => {
+                    tracing::warn!(num = partitions.len(), "partitions lost: what was on its way is read again by others");
+                    self.release(&partitions);
+                }
+                Rebalance::Revoke { partitions, is_lost: false } => {
+                    for name in &partitions {
+                        if let Some(partition) = self.partitions.find(name) {
+                            partition.is_revoked = true;
+                            partition.queue = None;
+                        }
+                    }
+                    let drain_until = now + DRAIN;
+                    let commit_until = drain_until + LAST_COMMIT;
+                    self.membership.pending = Pending::Revoke { partitions, drain_until, commit_until };
+                    self.serve_revocation(now);
+                }
+            }
+        }
+    }
+
+    fn assign(&mut self, partitions: Vec<TopicPartition>, committed: Vec<Option<i64>>) {
+        self.membership.pending = Pending::Nothing;
+        self.membership.has_joined = true;
+        let num = partitions.len();
+        let assigned: Vec<_> = partitions.into_iter().zip(committed).collect();
+        let owner = std::thread::current();
+        let queues = match self.source.start(&assigned, move || owner.unpark()) {
+            Ok(queues) => queues,
+            Err(error) => {
+                // The group took the partitions back in the meantime; it will say what is next.
+                tracing::warn!(%error, "cannot take an assignment");
+                return;
+            }
+        };
+        for ((name, committed), queue) in assigned.into_iter().zip(queues) {
+            let Some(rule) = self.rules.iter().position(|rule| {
+                rule.topics.is_empty() || rule.topics.iter().any(|topic| **topic == *name.0)
+            }) else {
+                continue;
+            };
+            self.membership.committer.assigned(name.clone(), committed);
+            self.partitions.remove(&name);
+            self.partitions.add(name, rule, committed, queue);
+        }
+        if num > 0 {
+            tracing::info!(num, "partitions assigned");
+        }
+    }
+
+    /// Waits until what is on its way is settled and committed, or its time is over; then lets go.
+    fn serve_revocation(&mut self, now: Instant) {
+        let Pending::Revoke { partitions, drain_until, commit_until } = &self.membership.pending else { return };
+        let (drain_until, commit_until) = (*drain_until, *commit_until);
+        let partitions = partitions.clone();
+        if self.source_lost() {
+            return self.release(&partitions);
+        }
+        let mut is_settled = true;
+        let mut is_committed = true;
+        for name in &partitions {
+            let Some(partition) = self.partitions.find(name) else { continue };
+            is_settled &= partition.is_settled();
+            let finished = partition.ledger.committable();
+            is_committed &= finished <= self.membership.committed(name);
+        }
+        if !is_settled && now < drain_until {
+            return;
+        }
+        if !is_committed && now < commit_until {
+            return self.commit(now, true);
+        }
+        if !is_settled {
+            tracing::warn!(num = partitions.len(), "partitions given back with records on their way, which are read again");
+        }
+        self.release(&partitions);
+    }
+
+    fn source_lost(&self) -> bool {
+        self.source.is_assignment_lost()
+    }
+
+    fn release(&mut self, partitions: &[TopicPartition]) {
+        self.membership.pending = Pending::Nothing;
+        for name in partitions {
+            self.partitions.remove(name);
+            self.membership.committer.revoked(name);
+        }
+        match self.source.release(partitions) {
+            Ok(()) => tracing::info!(num = partitions.len(), "partitions given back"),
+            Err(error) => tracing::warn!(%error, "cannot give partitions back"),
+        }
+    }
+
+    /// Commits finished prefixes if it is time, or at once if `urgent`.
+    pub(super) fn commit(&mut self, now: Instant, urgent: bool) {
+        while let Some((offsets, result)) = self.source.committed() {
+            if let Err(error) = &result
+                && self.membership.commit_trouble_told.is_none_or(|at| now.duration_since(at) > Duration::from_secs(10))
+            {
+                self.membership.commit_trouble_told = Some(now);
+                tracing::warn!(%error, "offsets not committed: trying again");
+            }
+            self.membership.committer.settle(&offsets, result.is_ok());
+        }
+        let partitions = self.partitions.iter();
+        let finished = partitions.filter_map(|p| p.ledger.committable().map(|offset| (p.name(), offset)));
+        let Some(offsets) = self.membership.committer.next(now, urgent, finished).cloned() else { return };
+        if let Err(error) = self.source.commit(&offsets) {
+            tracing::warn!(%error, "cannot send a commit: trying again");
+            self.membership.committer.settle(&offsets, false);
+        }
+    }
+
+    /// Whether everything finished is committed.
+    pub(super) fn is_committed(&self) -> bool {
+        let is_committed = |p: &super::partitions::Partition| p.ledger.committable() <= self.membership.committed(&p.name());
+        self.partitions.iter().all(is_committed)
+    }
+}

@@ -1,0 +1,96 @@
+//! Metrics of the hot path: handles kept, so that counting does not look names up.
+
+use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::map::{ActionKind, Actions};
+
+pub struct Meters {
+    pub consumed: Counter,
+    pub created: Counter,
+    pub duplicate: Counter,
+    pub rejected: Counter,
+    pub dead_lettered: Counter,
+    pub skipped_null: Counter,
+    pub by_kafka_time: Counter,
+    pub lost: Counter,
+    pub rebalances: Counter,
+    pub bulk_seconds: Histogram,
+    pub bulk_bytes: Histogram,
+    pub bulk_inflight: Gauge,
+    pub concurrency_limit: Gauge,
+    pub partitions_assigned: Gauge,
+    pub partitions_paused: Gauge,
+    pub unfinished_bytes: Gauge,
+    actions: Vec<(ActionKind, Counter)>,
+}
+
+impl Meters {
+    /// Registers all series, so that they are there with 0 before anything happens.
+    pub fn new() -> Self {
+        describe();
+        let documents = |result: &'static str| counter!("indexer_documents_total", "result" => result);
+        let action = |kind: ActionKind| (kind, counter!("indexer_mapping_actions_total", "action" => kind.as_str()));
+        Self {
+            consumed: counter!("indexer_consumed_records_total"),
+            created: documents("created"),
+            duplicate: documents("duplicate"),
+            rejected: documents("rejected"),
+            dead_lettered: documents("dead_lettered"),
+            skipped_null: counter!("indexer_skipped_records_total", "reason" => "null"),
+            by_kafka_time: counter!("indexer_documents_by_kafka_time_total"),
+            lost: counter!("indexer_lost_records_total"),
+            rebalances: counter!("indexer_rebalances_total"),
+            bulk_seconds: histogram!("indexer_bulk_seconds"),
+            bulk_bytes: histogram!("indexer_bulk_bytes"),
+            bulk_inflight: gauge!("indexer_bulk_inflight"),
+            concurrency_limit: gauge!("indexer_concurrency_limit"),
+            partitions_assigned: gauge!("indexer_partitions_assigned"),
+            partitions_paused: gauge!("indexer_partitions_paused"),
+            unfinished_bytes: gauge!("indexer_unfinished_bytes"),
+            actions: ActionKind::ALL.into_iter().map(action).collect(),
+        }
+    }
+
+    /// Adds what the rules did, and clears it.
+    pub fn count_actions(&self, actions: &mut Actions) {
+        if actions.is_empty() {
+            return;
+        }
+        for (kind, counter) in &self.actions {
+            counter.increment(actions.count(*kind));
+        }
+        actions.clear();
+    }
+
+    pub fn count_request(&self, code: &str) {
+        counter!("indexer_bulk_requests_total", "code" => code.to_owned()).increment(1);
+    }
+
+    pub fn count_item_retry(&self, status: u16) {
+        counter!("indexer_item_retries_total", "status" => status.to_string()).increment(1);
+    }
+
+    pub fn count_dead_letter(&self, reason: &'static str) {
+        counter!("indexer_dead_letters_total", "reason" => reason).increment(1);
+    }
+}
+
+fn describe() {
+    describe_counter!("indexer_consumed_records_total", "Records taken from Kafka.");
+    describe_counter!("indexer_documents_total", "Documents by what became of them.");
+    describe_counter!("indexer_skipped_records_total", "Records finished without a document.");
+    describe_counter!("indexer_documents_by_kafka_time_total", "Documents whose own time could not name their index.");
+    describe_counter!("indexer_lost_records_total", "Records that retention took before they were read.");
+    describe_counter!("indexer_rebalances_total", "Assignments and revocations.");
+    describe_counter!("indexer_bulk_requests_total", "Bulk requests by status, `error` without a reply, `malformed`.");
+    describe_counter!("indexer_item_retries_total", "Items sent again, by the status that was answered.");
+    describe_counter!("indexer_dead_letters_total", "Acknowledged dead letters by reason.");
+    describe_counter!("indexer_mapping_actions_total", "What the rules did to documents.");
+    describe_histogram!("indexer_bulk_seconds", "Duration of bulk requests.");
+    describe_histogram!("indexer_bulk_bytes", "Size of bulk requests.");
+    describe_gauge!("indexer_bulk_inflight", "Bulk requests on their way.");
+    describe_gauge!("indexer_concurrency_limit", "Bulk requests that may be on their way at a time.");
+    describe_gauge!("indexer_partitions_assigned", "Partitions that are ours.");
+    describe_gauge!("indexer_partitions_paused", "Partitions that wait for room.");
+    describe_gauge!("indexer_unfinished_bytes", "Bytes taken and unfinished.");
+}

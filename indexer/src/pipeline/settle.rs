@@ -1,0 +1,200 @@
+//! What becomes of a batch once its request came back.
+
+use std::time::{Duration, Instant};
+
+use super::flow::Flow;
+use crate::bulk::batch::{Batch, Item};
+use crate::bulk::client::SendError;
+use crate::bulk::response::{Class, Failure, ItemError, Refusal, Reply};
+use crate::bulk::service::{BulkError, BulkOutcome};
+use crate::dead_letter::Letter;
+use crate::reject::Reason;
+
+/// A request without a complete reply may still be worked on. It is sent again after this, so that both are not on their way
+/// at the same time.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(2);
+/// Batches are not cut smaller than this after a 413.
+const MIN_BYTES: usize = 64 << 10;
+
+impl Flow {
+    pub(super) fn settle(&mut self, outcome: BulkOutcome, now: Instant) {
+        self.meters.bulk_seconds.record(outcome.took.as_secs_f64());
+        let BulkOutcome { batch, is_fixed, passed, took, status, retry_after, result } = outcome;
+        let code = match (&result, status) {
+            (Err(BulkError::Malformed(_)), _) => "malformed".to_owned(),
+            (_, Some(status)) => status.to_string(),
+            (_, None) => "error".to_owned(),
+        };
+        self.meters.count_request(&code);
+        let error = match result {
+            Ok(reply) => {
+                let was_full = self.schedule.num_in_flight() >= self.concurrency.limit();
+                let is_pushed_back = reply.failures.iter().any(|failure| failure.class == Class::Retry);
+                self.schedule.succeeded();
+                if self.request_trouble.take().is_some() {
+                    tracing::info!("Elasticsearch takes requests again");
+                }
+                match is_pushed_back {
+                    true => self.concurrency.pushed_back(now),
+                    false => self.concurrency.succeeded(took, was_full),
+                }
+                return self.settle_items(batch, reply, retry_after, now);
+            }
+            Err(error) => error,
+        };
+        match &error {
+            BulkError::Refused { refusal: Refusal::TooLarge, .. } => self.split(batch, &error, status, now),
+            BulkError::Refused { refusal: Refusal::BadRequest, .. } => self.split(batch, &error, status, now),
+            _ => {
+                let unknown = !matches!(error, BulkError::Send(SendError::NotSent { .. }) | BulkError::Refused { .. });
+                let due = self.schedule.failed(passed, now, retry_after);
+                let due = if unknown { due.max(now + UNKNOWN_WAIT) } else { due };
+                self.concurrency.pushed_back(now);
+                self.note_trouble(&error);
+                // A retried selection of items is as good in other company; what was sent must come again as it was.
+                let _ = is_fixed;
+                self.schedule.push_again(batch, due);
+            }
+        }
+    }
+
+    fn note_trouble(&mut self, error: &BulkError) {
+        let label = match error {
+            BulkError::Send(SendError::NotSent { .. }) => "elasticsearch_unreachable",
+            BulkError::Send(SendError::Unknown { .. }) => "no_reply",
+            BulkError::Malformed(_) => "malformed_reply",
+            BulkError::Refused { refusal: Refusal::Forbidden, .. } => "forbidden",
+            BulkError::Refused { refusal: Refusal::Busy, .. } => "overloaded",
+            BulkError::Refused { .. } => "refused",
+        };
+        let words = error.to_string();
+        if self.request_trouble.as_ref().is_none_or(|(before, _)| *before != label) {
+            tracing::warn!(reason = label, detail = words, "bulk requests fail: everything is held and tried again");
+        }
+        self.request_trouble = Some((label, words));
+    }
+
+    /// A request refused for what it contains: its halves are tried apart, a single document is the culprit.
+    fn split(&mut self, batch: Batch, error: &BulkError, status: Option<u16>, now: Instant) {
+        self.schedule.refused();
+        let is_too_large = status == Some(413);
+        if is_too_large && batch.items.len() > 1 {
+            let limit = (batch.body.len() / 2).max(MIN_BYTES);
+            if limit < self.intake.builder.max_bytes() {
+                tracing::warn!(bytes = batch.body.len(), limit, "Elasticsearch refuses requests of this size: sending smaller ones");
+                self.intake.builder.limit_bytes(limit);
+                self.schedule.limit_bytes(limit);
+            }
+        }
+        if let Some((left, right)) = batch.split() {
+            self.schedule.push_parts([left, right]);
+            return;
+        }
+        let Some(&item) = batch.items.first() else { return };
+        let reason = if is_too_large { Reason::TooLarge } else { Reason::Refused };
+        let words = ItemError { status: status.unwrap_or_default(), reason: error.to_string(), ..ItemError::default() };
+        self.bury(&batch, &item, reason, words, now);
+    }
+
+    fn settle_items(&mut self, mut batch: Batch, reply: Reply, retry_after: Option<Duration>, now: Instant) {
+        self.meters.created.increment(reply.num_created);
+        self.meters.duplicate.increment(reply.num_duplicates);
+        let mut failed = reply.failures.iter().map(|failure| failure.item).peekable();
+        let mut last_target = u32::MAX;
+        for (at, item) in batch.items.iter().enumerate() {
+            if failed.next_if_eq(&at).is_some() {
+                continue;
+            }
+            if item.target != last_target {
+                last_target = item.target;
+                self.intake.targets.get_mut(item.target).took_document();
+            }
+            self.partitions.finish(item.owner, item.sequence, item.size());
+        }
+        if reply.failures.is_empty() {
+            return;
+        }
+        let mut again = Vec::new();
+        let mut attempts = 0;
+        for failure in reply.failures {
+            let item = &mut batch.items[failure.item];
+            item.attempts = item.attempts.saturating_add(1);
+            let item = *item;
+            match self.judge(&item, &failure, now) {
+                Some(reason) => self.bury(&batch, &item, reason, failure.error, now),
+                None => {
+                    attempts = attempts.max(item.attempts);
+                    again.push(failure.item);
+                    self.meters.count_item_retry(failure.error.status);
+                }
+            }
+        }
+        if !again.is_empty() {
+            let due = now + self.schedule.item_delay(attempts, retry_after);
+            self.schedule.push_delayed(batch.select(again), due);
+        }
+    }
+
+    /// Why a failed item goes to the dead letters; `None` if it is sent again.
+    fn judge(&mut self, item: &Item, failure: &Failure, now: Instant) -> Option<Reason> {
+        let target = self.intake.targets.get_mut(item.target);
+        let words = || format!("{} {}: {}", failure.error.status, failure.error.kind, failure.error.reason);
+        match failure.class {
+            Class::Retry => None,
+            Class::Systemic => {
+                target.hold(words());
+                None
+            }
+            Class::Blocked => {
+                let since = *target.blocked_since.get_or_insert_with(|| {
+                    tracing::warn!(index = %target.name, reason = words(), "index is blocked: its documents wait");
+                    now
+                });
+                (now.duration_since(since) >= self.bulk.index_wait).then_some(Reason::IndexBlocked)
+            }
+            // Of an index that is not there yet nobody knows whether the document or its creation is at fault. If it is
+            // there after all, the plan that is asked for now says so before the next attempt.
+            Class::Document if !target.exists => {
+                target.hold(words());
+                self.ask_plan(item.target, now);
+                None
+            }
+            Class::Document => {
+                self.ask_plan(item.target, now);
+                Some(Reason::Refused)
+            }
+        }
+    }
+
+    /// Sends an item to the dead letters.
+    fn bury(&mut self, batch: &Batch, item: &Item, reason: Reason, error: ItemError, now: Instant) {
+        self.meters.rejected.increment(1);
+        let place = self.partitions.of(item.owner).and_then(|partition| {
+            let offset = partition.ledger.offset_of(item.sequence)?;
+            Some((partition.topic.to_string(), partition.number, offset))
+        });
+        let Some((topic, partition, offset)) = place else {
+            // Another member has the partition by now, reads the record again and decides.
+            self.partitions.finish(item.owner, item.sequence, item.size());
+            return;
+        };
+        let letter = Letter {
+            owner: item.owner,
+            sequence: item.sequence,
+            size: item.size(),
+            id: String::from_utf8_lossy(batch.id(item)).into_owned(),
+            reason,
+            error_type: error.kind,
+            status: Some(error.status),
+            message: error.reason,
+            field: error.field.unwrap_or_default(),
+            index: self.intake.targets.get(item.target).name.to_string(),
+            topic,
+            partition,
+            offset,
+            attempts: item.attempts,
+            record: batch.record(item),
+        };
+        self.letters.send(letter, now);
+    }
+}

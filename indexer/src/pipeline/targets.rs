@@ -1,0 +1,151 @@
+//! The indices documents go to, and their plans.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::bulk::service::PlanRequest;
+use crate::map::{Plan, RuleOptions, State};
+use crate::templates::{Lookup, LookupError};
+
+/// Plans are read again this often while in use.
+const REFRESH: Duration = Duration::from_secs(60);
+/// Plans that were not used for this long are let go.
+const FORGET: Duration = Duration::from_secs(15 * 60);
+/// A failed look-up is repeated after this.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// One index under one rule.
+pub struct Target {
+    pub name: Arc<str>,
+    rule: Arc<RuleOptions>,
+    plan: Option<(Plan, State)>,
+    /// Known to exist: it has a live mapping or took a document.
+    pub exists: bool,
+    /// First refusal because of a block, until something is indexed again.
+    pub blocked_since: Option<Instant>,
+    /// Why its documents are held although Elasticsearch answers.
+    pub held: Option<String>,
+    read: Option<Instant>,
+    used: Instant,
+    /// A look-up is on its way, or may be made from then on.
+    asked: bool,
+    not_before: Option<Instant>,
+}
+
+#[derive(Default)]
+pub struct Targets {
+    all: Vec<Target>,
+}
+
+impl Targets {
+    /// Adds an index. The number names it from now on.
+    pub fn add(&mut self, name: Arc<str>, rule: Arc<RuleOptions>, now: Instant) -> u32 {
+        self.all.push(Target {
+            name,
+            rule,
+            plan: None,
+            exists: false,
+            blocked_since: None,
+            held: None,
+            read: None,
+            used: now,
+            asked: false,
+            not_before: None,
+        });
+        self.all.len() as u32 - 1
+    }
+
+    pub fn get(&self, target: u32) -> &Target {
+        &self.all[target as usize]
+    }
+
+    pub fn get_mut(&mut self, target: u32) -> &mut Target {
+        &mut self.all[target as usize]
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Target> {
+        self.all.iter()
+    }
+
+    /// The look-up to make for a target now, if one is wanted and allowed.
+    pub fn request(&mut self, target: u32, now: Instant) -> Option<PlanRequest> {
+        let entry = self.get_mut(target);
+        if entry.asked || entry.not_before.is_some_and(|at| now < at) {
+            return None;
+        }
+        entry.asked = true;
+        Some(PlanRequest { target, index: Arc::clone(&entry.name), rule: Arc::clone(&entry.rule) })
+    }
+
+    /// Plans in use that are due to be read again; lets go of those that are not in use.
+    pub fn refresh(&mut self, now: Instant) -> Vec<PlanRequest> {
+        let mut due = Vec::new();
+        for (number, target) in self.all.iter_mut().enumerate() {
+            let Some(read) = target.read else { continue };
+            if now.duration_since(target.used) >= FORGET {
+                (target.plan, target.read, target.exists) = (None, None, false);
+            } else if now.duration_since(read) >= REFRESH && now.duration_since(target.used) < REFRESH {
+                due.push(number as u32);
+            }
+        }
+        due.into_iter().filter_map(|target| self.request(target, now)).collect()
+    }
+
+    /// Takes the outcome of a look-up.
+    pub fn answer(&mut self, target: u32, result: Result<Lookup, LookupError>, now: Instant) {
+        let target = self.get_mut(target);
+        target.asked = false;
+        match result {
+            Ok(Lookup { plan, exists }) => {
+                let state = target.plan.take().map(|(_, state)| state.carried_to(&plan)).unwrap_or_default();
+                target.plan = Some((plan, state));
+                target.exists |= exists;
+                target.read = Some(now);
+                // A mapping error makes it be read again, but not for each of many.
+                target.not_before = Some(now + Duration::from_secs(1));
+                if target.held.take().is_some() {
+                    tracing::info!(index = %target.name, "index is usable");
+                }
+            }
+            Err(error) => {
+                target.not_before = Some(now + RETRY);
+                let words = error.to_string();
+                // An older plan is still good enough.
+                if target.plan.is_none() && target.held.as_ref() != Some(&words) {
+                    tracing::warn!(index = %target.name, reason = words, "no plan for an index: its documents are held");
+                    target.held = Some(words);
+                }
+            }
+        }
+    }
+}
+
+impl Target {
+    /// The plan, if it is there. Marks the target as used.
+    pub fn plan(&mut self, now: Instant) -> Option<(&Plan, &mut State)> {
+        self.used = now;
+        self.plan.as_mut().map(|(plan, state)| (&*plan, state))
+    }
+
+    /// Fields counted and allowed, over the whole mapping.
+    pub fn budget(&self) -> Option<(u64, u64)> {
+        self.plan.as_ref().map(|(plan, state)| plan.budget(state))
+    }
+
+    /// A document was indexed: whatever was wrong is over.
+    pub fn took_document(&mut self) {
+        self.exists = true;
+        self.blocked_since = None;
+        if self.held.take().is_some() {
+            tracing::info!(index = %self.name, "index takes documents again");
+        }
+    }
+
+    /// Documents are held for a reason that is not theirs.
+    pub fn hold(&mut self, reason: String) {
+        if self.held.is_none() {
+            tracing::warn!(index = %self.name, reason, "documents of an index are held");
+            self.held = Some(reason);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Index templates between files, cluster and plans.
+
+mod install;
+mod lookup;
+
+use std::path::Path;
+use std::time::Duration;
+
+use millrace_common::retry::Delays;
+
+use crate::bulk::client::Client;
+use crate::map::{ServerVersion, TemplateFault, TemplateFile, TemplateSet};
+
+pub use lookup::{Lookup, LookupError, look_up};
+
+/// The templates of a running indexer.
+pub struct Templates {
+    /// `None`: no folder is configured, the cluster's own templates rule.
+    pub set: Option<TemplateSet>,
+    /// Whether missing and older ones are installed at the start.
+    pub apply: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("cannot read `{path}`: {cause}")]
+    Io { path: String, #[source] cause: std::io::Error },
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Faulty(Vec<TemplateFault>),
+}
+
+/// Reads all `*.json` files below a folder.
+pub fn read_dir(dir: &Path) -> Result<TemplateSet, ReadError> {
+    let mut files = Vec::new();
+    collect(dir, dir, &mut files)?;
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    TemplateSet::parse(&files).map_err(ReadError::Faulty)
+}
+
+fn collect(root: &Path, dir: &Path, files: &mut Vec<TemplateFile>) -> Result<(), ReadError> {
+    let io = |path: &Path| {
+        let path = path.display().to_string();
+        move |cause| ReadError::Io { path, cause }
+    };
+    for entry in std::fs::read_dir(dir).map_err(io(dir))? {
+        let path = entry.map_err(io(dir))?.path();
+        if path.is_dir() {
+            collect(root, &path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "json") {
+            let parts = path.strip_prefix(root).unwrap_or(&path).components();
+            let name = parts.map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
+            let text = std::fs::read_to_string(&path).map_err(io(&path))?;
+            files.push(TemplateFile { name, text });
+        }
+    }
+    Ok(())
+}
+
+/// Waits until Elasticsearch answers, installs templates if wanted, and confirms them. Tries for ever; `report` hears each
+/// change: why not yet, or that all is well. Returns the server's version.
+pub async fn set_up(client: &Client, templates: &Templates, report: impl Fn(Result<(), String>)) -> ServerVersion {
+    let mut delays = Delays::new(Duration::from_millis(500), Duration::from_secs(15));
+    let mut last = String::new();
+    loop {
+        match try_set_up(client, templates).await {
+            Ok(version) => {
+                tracing::info!(version = %lookup::describe(version), "Elasticsearch reached");
+                report(Ok(()));
+                return version;
+            }
+            Err(reason) => {
+                if reason != last {
+                    tracing::warn!(reason, "Elasticsearch is not ready: waiting");
+                    report(Err(reason.clone()));
+                    last = reason;
+                }
+                tokio::time::sleep(delays.next_delay()).await;
+            }
+        }
+    }
+}
+
+async fn try_set_up(client: &Client, templates: &Templates) -> Result<ServerVersion, String> {
+    let version = lookup::server_version(client).await?;
+    if let Some(set) = &templates.set {
+        for (kind, name, body) in set.bodies() {
+            install::confirm(client, kind, name, body, templates.apply).await?;
+        }
+    }
+    Ok(version)
+}

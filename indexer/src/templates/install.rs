@@ -1,0 +1,142 @@
+//! Installing a template without treading on anybody.
+
+use elasticsearch::http::Method;
+use serde_json::Value;
+
+use crate::bulk::client::{Client, HttpReply};
+use crate::map::TemplateKind;
+
+/// What to do about one template, given what the cluster has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    Put,
+    /// It is there in this version.
+    Keep,
+    /// Another program's, or nobody's by its `_meta.managed_by`.
+    Foreign,
+    Newer,
+}
+
+fn decide(ours: &Value, theirs: Option<&Value>) -> Decision {
+    let Some(theirs) = theirs else { return Decision::Put };
+    let managed_by = |template: &Value| template.pointer("/_meta/managed_by").cloned();
+    if managed_by(ours) != managed_by(theirs) {
+        return Decision::Foreign;
+    }
+    // Without a version nothing says that ours is the newer one.
+    let version = |template: &Value| template.get("version").and_then(Value::as_i64);
+    match (version(ours), version(theirs)) {
+        (Some(ours), Some(theirs)) if ours < theirs => Decision::Newer,
+        (Some(ours), Some(theirs)) if ours > theirs => Decision::Put,
+        (Some(_), None) => Decision::Put,
+        _ => Decision::Keep,
+    }
+}
+
+fn path(kind: TemplateKind, name: &str) -> String {
+    let folder = match kind {
+        TemplateKind::Component => "_component_template",
+        TemplateKind::Index => "_index_template",
+        TemplateKind::Legacy => "_template",
+    };
+    format!("{folder}/{name}")
+}
+
+/// The template itself in the reply to a `GET`.
+fn template_in(kind: TemplateKind, name: &str, reply: &Value) -> Option<Value> {
+    match kind {
+        TemplateKind::Component => reply.pointer("/component_templates/0/component_template").cloned(),
+        TemplateKind::Index => reply.pointer("/index_templates/0/index_template").cloned(),
+        TemplateKind::Legacy => reply.get(name).cloned(),
+    }
+}
+
+/// Makes sure that a template stands in the cluster: installs it where it is missing or older and reads it back. A newer or
+/// foreign one is left alone. The error says why it does not stand.
+pub async fn confirm(client: &Client, kind: TemplateKind, name: &str, body: &Value, apply: bool) -> Result<(), String> {
+    let path = path(kind, name);
+    let theirs = read(client, kind, name, &path).await?;
+    match decide(body, theirs.as_ref()) {
+        Decision::Keep => return Ok(()),
+        Decision::Newer => {
+            tracing::info!(template = name, "a newer template is installed and stays");
+            return Ok(());
+        }
+        Decision::Foreign => {
+            tracing::warn!(template = name, "a template of this name is managed by somebody else and stays");
+            return Ok(());
+        }
+        Decision::Put if !apply => {
+            return match theirs {
+                None => Err(format!("template `{name}` is not installed, and `templates.apply` is off")),
+                Some(_) => {
+                    tracing::warn!(template = name, "an older template is installed, and `templates.apply` is off");
+                    Ok(())
+                }
+            };
+        }
+        Decision::Put => {}
+    }
+    let reply = client.call(Method::Put, &path, Some(body)).await.map_err(|e| e.to_string())?;
+    expect_success(&reply, "PUT", &path)?;
+    let installed = read(client, kind, name, &path).await?;
+    if decide(body, installed.as_ref()) != Decision::Keep {
+        return Err(format!("template `{name}` was installed, but reads back differently"));
+    }
+    tracing::info!(template = name, "template installed");
+    Ok(())
+}
+
+async fn read(client: &Client, kind: TemplateKind, name: &str, path: &str) -> Result<Option<Value>, String> {
+    let reply = client.get(path).await.map_err(|e| e.to_string())?;
+    if reply.status == 404 {
+        return Ok(None);
+    }
+    expect_success(&reply, "GET", path)?;
+    Ok(template_in(kind, name, &reply.json()))
+}
+
+fn expect_success(reply: &HttpReply, method: &str, path: &str) -> Result<(), String> {
+    match reply.status {
+        200..=299 => Ok(()),
+        status => Err(format!("{method} /{path}: {status}: {}", reply.excerpt())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn template(version: Option<i64>, managed_by: Option<&str>) -> Value {
+        let mut template = json!({"index_patterns": ["a"]});
+        if let Some(version) = version {
+            template["version"] = version.into();
+        }
+        if let Some(managed_by) = managed_by {
+            template["_meta"] = json!({"managed_by": managed_by});
+        }
+        template
+    }
+
+    #[test]
+    fn only_missing_and_older_templates_are_written() {
+        let ours = template(Some(2), Some("millrace"));
+        let check = |theirs: Option<Value>, expected| assert_eq!(decide(&ours, theirs.as_ref()), expected);
+        check(None, Decision::Put);
+        check(Some(template(Some(1), Some("millrace"))), Decision::Put);
+        check(Some(template(None, Some("millrace"))), Decision::Put);
+        check(Some(template(Some(2), Some("millrace"))), Decision::Keep);
+        check(Some(template(Some(3), Some("millrace"))), Decision::Newer);
+        check(Some(template(Some(1), Some("other"))), Decision::Foreign);
+        check(Some(template(Some(1), None)), Decision::Foreign);
+    }
+
+    #[test]
+    fn a_template_without_a_version_is_only_created() {
+        let ours = template(None, None);
+        assert_eq!(decide(&ours, None), Decision::Put);
+        assert_eq!(decide(&ours, Some(&template(None, None))), Decision::Keep);
+        assert_eq!(decide(&ours, Some(&template(Some(1), None))), Decision::Keep);
+    }
+}
