@@ -46,7 +46,8 @@ pub fn run(config: Config, signals: &Signals, health: Arc<Health>) -> anyhow::Re
     let service = Service::start(client, templates, wake.clone()).context("cannot start the thread for requests")?;
     let letters = DeadLetters::new(&config.kafka, &config.dead_letter_topic, wake.clone())?;
     let source = Source::subscribe(&config.kafka, num_partitions, config.memory.prefetch, wake.clone())?;
-    let questions = Questions::start(source.clone(), wake).context("cannot start the thread for questions")?;
+    let questions = Questions::start("kafka-questions", source.clone(), wake.clone()).context("cannot start a thread")?;
+    let commits = Questions::start("kafka-commits", source.clone(), wake).context("cannot start a thread")?;
     let parts = Parts {
         kafka: config.kafka,
         bulk: config.bulk,
@@ -55,6 +56,7 @@ pub fn run(config: Config, signals: &Signals, health: Arc<Health>) -> anyhow::Re
         shutdown_deadline: config.shutdown_deadline,
         source,
         questions,
+        commits,
         service,
         letters,
         health,

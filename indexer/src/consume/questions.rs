@@ -6,12 +6,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::source::{Source, TopicPartition};
 use crate::bulk::batch::Owner;
+use crate::commit::committer::Offsets;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -21,6 +22,8 @@ pub enum Question {
     Committed(Vec<TopicPartition>),
     /// Offsets that were skipped: did retention take them?
     Gap { owner: Owner, partition: TopicPartition, offsets: Range<i64> },
+    /// Commits offsets. (An asynchronous commit of this client tells its outcome to nobody.)
+    Commit(Offsets),
     /// Where partitions begin and end.
     Ends(Vec<(Owner, TopicPartition)>),
     /// Which of these topics are not there.
@@ -32,6 +35,7 @@ pub enum Answer {
     Committed { partitions: Vec<TopicPartition>, result: Result<Vec<Option<i64>>, KafkaError> },
     /// `log_start`: the first offset that the broker still has.
     Gap { owner: Owner, partition: TopicPartition, offsets: Range<i64>, log_start: Result<i64, KafkaError> },
+    Commit { offsets: Offsets, result: Result<(), KafkaError> },
     /// Partitions about which the broker said nothing are left out.
     Ends(Vec<(Owner, Range<i64>)>),
     Missing(Result<Vec<String>, KafkaError>),
@@ -44,12 +48,12 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// Starts the thread. `wake` is called after each answer.
-    pub fn start(source: Source, wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+    /// Starts a thread of this name. `wake` is called after each answer.
+    pub fn start(name: &str, source: Source, wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         // Few are ever open: one for each rebalance, one for each gap and second, one for each tick.
         let (questions, asked) = mpsc::channel();
         let (sender, answers) = mpsc::channel();
-        thread::Builder::new().name("kafka-questions".into()).spawn(move || {
+        thread::Builder::new().name(name.into()).spawn(move || {
             while let Ok(question) = asked.recv() {
                 if sender.send(answer(&source, question)).is_err() {
                     return;
@@ -81,6 +85,10 @@ fn answer(source: &Source, question: Question) -> Answer {
             let log_start = consumer.fetch_watermarks(&partition.0, partition.1, PATIENCE).map(|(low, _)| low);
             Answer::Gap { owner, partition, offsets, log_start }
         }
+        Question::Commit(offsets) => {
+            let result = commit(source, &offsets);
+            Answer::Commit { offsets, result }
+        }
         Question::Ends(partitions) => {
             let ends = |(owner, (topic, partition)): (Owner, TopicPartition)| {
                 let (low, high) = consumer.fetch_watermarks(&topic, partition, Duration::from_secs(2)).ok()?;
@@ -104,6 +112,16 @@ fn answer(source: &Source, question: Question) -> Answer {
             Answer::Missing(Ok(found))
         }
     }
+}
+
+fn commit(source: &Source, offsets: &Offsets) -> Result<(), KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for ((topic, partition), offset) in offsets {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+    }
+    source.consumer().commit(&list, CommitMode::Sync)?;
+    // The whole may succeed where a partition did not.
+    list.elements().iter().try_for_each(|element| element.error())
 }
 
 fn committed(source: &Source, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, KafkaError> {

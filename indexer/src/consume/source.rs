@@ -1,5 +1,5 @@
-//! The group member. Only the owner thread uses it; rebalances and commit outcomes are noted in callbacks and taken by the
-//! owner in its own time.
+//! The group member. Only the owner thread uses it; rebalances are noted in a callback and answered by the owner
+//! in its own time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,13 +9,12 @@ use millrace_common::kafka::{self, Log, OptionFault};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::commit::committer::Offsets;
 use crate::config::Kafka;
 
 pub type TopicPartition = (Arc<str>, i32);
@@ -49,7 +48,6 @@ pub struct Context {
 #[derive(Default)]
 struct Noted {
     rebalances: VecDeque<Rebalance>,
-    commits: VecDeque<(Offsets, Result<(), KafkaError>)>,
     /// Nobody takes rebalances any more: the callback answers by itself.
     is_closing: bool,
 }
@@ -88,18 +86,6 @@ impl ConsumerContext for Context {
         }
         let is_lost = consumer.assignment_lost();
         noted.rebalances.push_back(Rebalance::Revoke { partitions, is_lost });
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
-        let mut offsets = Vec::with_capacity(list.count());
-        for element in list.elements() {
-            if let Offset::Offset(offset) = element.offset() {
-                offsets.push(((element.topic().into(), element.partition()), offset));
-            }
-        }
-        // The list may carry an error of one partition where the whole has none.
-        let result = result.and_then(|()| list.elements().iter().try_for_each(|element| element.error()));
-        self.noted().commits.push_back((offsets, result));
     }
 }
 
@@ -154,11 +140,6 @@ impl Source {
         self.consumer.context().noted().rebalances.pop_front()
     }
 
-    /// The outcome of a commit, if any.
-    pub fn committed(&self) -> Option<(Offsets, Result<(), KafkaError>)> {
-        self.consumer.context().noted().commits.pop_front()
-    }
-
     /// Answers an assignment: gives each partition a queue of its own and begins to fetch, at the committed offset where there
     /// is one. `wake` as for [`Source::subscribe`].
     pub fn start(
@@ -188,15 +169,6 @@ impl Source {
             list.add_partition(topic, *partition);
         }
         Ok(self.consumer.incremental_unassign(&list)?)
-    }
-
-    /// Sends a commit; its outcome comes through [`Source::committed`].
-    pub fn commit(&self, offsets: &Offsets) -> Result<(), SourceError> {
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for ((topic, partition), offset) in offsets {
-            list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
-        }
-        Ok(self.consumer.commit(&list, CommitMode::Async)?)
     }
 
     /// Leaves the group, waiting no longer than `patience` for it. All queues must be gone. The consumer must not be used

@@ -45,6 +45,8 @@ pub struct Parts {
     pub shutdown_deadline: Duration,
     pub source: Source,
     pub questions: Questions,
+    /// For commits alone, so that they wait for no other question.
+    pub commits: Questions,
     pub service: Service,
     pub letters: DeadLetters,
     pub health: Arc<Health>,
@@ -59,6 +61,7 @@ pub struct Flow {
     shutdown_deadline: Duration,
     pub(super) source: Source,
     pub(super) questions: Questions,
+    pub(super) commits: Questions,
     service: Service,
     pub(super) letters: Letters,
     health: Arc<Health>,
@@ -97,6 +100,7 @@ impl Flow {
             shutdown_deadline: parts.shutdown_deadline,
             source: parts.source,
             questions: parts.questions,
+            commits: parts.commits,
             service: parts.service,
             health: parts.health,
             request_trouble: None,
@@ -435,7 +439,7 @@ impl Flow {
         self.letters.close();
         // Dropping the consumer would wait for brokers that may never answer; the process ends now.
         std::mem::forget(self.source);
-        std::mem::forget(self.questions);
+        std::mem::forget((self.questions, self.commits));
         if is_done {
             tracing::info!("stopped, everything taken is finished and committed");
             return Exit::Clean;

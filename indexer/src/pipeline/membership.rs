@@ -134,6 +134,7 @@ impl Flow {
                     }
                     self.missing_topics = missing;
                 }
+                Answer::Commit { .. } => {}
                 Answer::Missing(Err(error)) => tracing::debug!(%error, "cannot ask for the topics"),
             }
         }
@@ -257,7 +258,8 @@ impl Flow {
 
     /// Commits finished prefixes if it is time, or at once if `urgent`.
     pub(super) fn commit(&mut self, now: Instant, urgent: bool) {
-        while let Some((offsets, result)) = self.source.committed() {
+        while let Some(answer) = self.commits.answer() {
+            let Answer::Commit { offsets, result } = answer else { continue };
             if let Err(error) = &result
                 && self.membership.commit_trouble_told.is_none_or(|at| now.duration_since(at) > Duration::from_secs(10))
             {
@@ -268,10 +270,8 @@ impl Flow {
         }
         let partitions = self.partitions.iter();
         let finished = partitions.filter_map(|p| p.ledger.committable().map(|offset| (p.name(), offset)));
-        let Some(offsets) = self.membership.committer.next(now, urgent, finished).cloned() else { return };
-        if let Err(error) = self.source.commit(&offsets) {
-            tracing::warn!(%error, "cannot send a commit: trying again");
-            self.membership.committer.settle(&offsets, false);
+        if let Some(offsets) = self.membership.committer.next(now, urgent, finished) {
+            self.commits.ask(Question::Commit(offsets.clone()));
         }
     }
 
