@@ -7,12 +7,14 @@
 //! ```
 
 pub mod elasticsearch;
+pub mod fake_elasticsearch;
 pub mod http;
 pub mod kafka;
 pub mod oracle;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod rig;
 pub mod scratch;
 pub mod servers;
 pub mod stack;

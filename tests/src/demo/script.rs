@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::apps::{App, Traced, Written};
 use super::machine::{self, MachineLog, Snapshot};
@@ -71,6 +71,7 @@ pub fn run(dir: &Path, keep: bool) -> Result<bool> {
         programs,
         sampler: Sampler::default(),
         traced: Traced::default(),
+        is_request_over: false,
         machine,
         done: Vec::new(),
     };
@@ -90,6 +91,7 @@ struct Demo {
     programs: [Program; 3],
     sampler: Sampler,
     traced: Traced,
+    is_request_over: bool,
     machine: Vec<MachineLog>,
     /// What was done on the way, for the summary.
     done: Vec<String>,
@@ -138,6 +140,7 @@ impl Demo {
                 return Ok(());
             }
             Event::EndRequest => {
+                self.is_request_over = true;
                 self.traced.step("GET /export 200, all rows sent");
                 return Ok(());
             }
@@ -176,7 +179,7 @@ impl Demo {
     /// One line a second of the slow request, between its first and its last.
     fn trace_progress(&self) {
         let num_steps = self.traced.num_steps();
-        if (1..8).contains(&num_steps) {
+        if num_steps > 0 && !self.is_request_over {
             self.traced.step(&format!("{} rows exported", num_steps * 10_000));
         }
     }
@@ -238,10 +241,9 @@ impl Demo {
         self.screen.print(&text);
         self.screen.print(&self.on_the_way()?);
         is_whole &= self.print_request()?;
-        let exit_codes = self.stop_programs()?;
-        self.screen.print(&format!("\nStopped with SIGTERM: {exit_codes}\n"));
-        let verdict = if is_whole { "every line is in the index, once" } else { "LINES ARE MISSING OR DOUBLED" };
-        self.screen.print(&format!("\nVerdict: {verdict}: {}\n", sentence(&sources)));
+        is_whole &= self.stop_programs()?;
+        let verdict = if is_whole { "every line is in the index, once" } else { "NOT as promised" };
+        self.screen.print(&format!("Verdict: {verdict}: {}\n", sentence(&sources)));
         let Self { screen, place, kafka, node, programs, .. } = self;
         node.stop()?;
         kafka.stop()?;
@@ -279,14 +281,15 @@ impl Demo {
         Ok(is_in_order && lines.len() == num_steps)
     }
 
-    fn stop_programs(&mut self) -> Result<String> {
+    /// Ends the programs with SIGTERM; true if each says that all it took is acknowledged.
+    fn stop_programs(&mut self) -> Result<bool> {
         let mut codes = Vec::new();
         for program in &mut self.programs {
-            let code = program.terminate(STOP_LIMIT)?;
-            ensure!(code == 0, "{} ended with exit code {code} after SIGTERM", program.name);
-            codes.push(format!("{} exit code {code}", program.name));
+            codes.push((program.name, program.terminate(STOP_LIMIT)?));
         }
-        Ok(codes.join(", "))
+        let text: Vec<String> = codes.iter().map(|(name, code)| format!("{name} {code}")).collect();
+        self.screen.print(&format!("\nExit codes after SIGTERM (0: all acknowledged): {}\n", text.join(", ")));
+        Ok(codes.iter().all(|(_, code)| *code == 0))
     }
 }
 

@@ -158,7 +158,12 @@ admin: {{ listen: \"127.0.0.1:{admin}\" }}
     );
     fs::write(place.dir.join("shipper.yaml"), shipper)?;
     let indexer = format!(
-        "kafka: {{ brokers: [\"127.0.0.1:{kafka}\"], topics: [{TOPIC}], group: {GROUP} }}
+        "kafka:
+  brokers: [\"127.0.0.1:{kafka}\"]
+  topics: [{TOPIC}]
+  group: {GROUP}
+  # How soon the other indexer takes over from one that died; Kafka's own default is 45 s.
+  options: {{ session.timeout.ms: 10000 }}
 elasticsearch: {{ hosts: [\"http://127.0.0.1:{elasticsearch}\"] }}
 templates: {{ dir: {templates}, apply: true }}
 rules:

@@ -1,0 +1,400 @@
+//! A scripted server that speaks as much Elasticsearch as the indexer needs: real HTTP, one thread per connection. It
+//! records every item of every bulk request, keeps documents with `create` semantics, and answers as its script says.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+/// One document of a bulk request.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub index: String,
+    pub id: String,
+    pub document: String,
+}
+
+/// A bulk request as it was received.
+#[derive(Clone, Debug)]
+pub struct Bulk {
+    /// 0, 1, 2 … in the order of arrival.
+    pub number: usize,
+    pub at: Instant,
+    /// Length of the body.
+    pub bytes: usize,
+    pub items: Vec<Item>,
+}
+
+/// A failure of one item: status, `error.type`, `error.reason`.
+pub type ItemFailure = (u16, &'static str, &'static str);
+
+/// What to do with a bulk request.
+pub enum Answer {
+    /// Keep the documents, and answer as Elasticsearch does.
+    Index,
+    /// The same, but these items fail, in the order of the request.
+    Items(Vec<Option<ItemFailure>>),
+    /// Keep nothing, answer this.
+    Status(u16, Vec<(&'static str, String)>, String),
+    /// Keep the documents, but answer this body with 200.
+    IndexThenSay(String),
+    /// Keep the documents, but name one item less in the answer.
+    IndexThenOmitOne,
+    /// Keep the documents, but answer about them in another order.
+    IndexThenReverse,
+    /// Keep the documents, but close the connection without an answer.
+    IndexThenCut,
+    /// Wait, then as the other says.
+    After(Duration, Box<Answer>),
+}
+
+impl Answer {
+    /// Fails the items that `failure` says.
+    pub fn items(bulk: &Bulk, failure: impl Fn(&Item) -> Option<ItemFailure>) -> Self {
+        Self::Items(bulk.items.iter().map(failure).collect())
+    }
+
+    /// Refuses the whole request.
+    pub fn refuse(status: u16) -> Self {
+        let body = json!({"error": {"type": "scripted", "reason": "refused by the script"}, "status": status});
+        Self::Status(status, Vec::new(), body.to_string())
+    }
+}
+
+type Script = Box<dyn FnMut(&Bulk) -> Answer + Send>;
+
+struct State {
+    script: Script,
+    bulks: Vec<Bulk>,
+    documents: BTreeMap<(String, String), String>,
+    templates: HashMap<String, Value>,
+    /// Index -> mapping answered for it; an index with documents answers an empty one.
+    mappings: HashMap<String, Value>,
+    connections: Vec<TcpStream>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    is_stopped: AtomicBool,
+}
+
+/// The running server.
+pub struct FakeElasticsearch {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl FakeElasticsearch {
+    /// Starts on a free port and takes everything until told otherwise.
+    pub fn start() -> Result<Self> {
+        let state = State {
+            script: Box::new(|_| Answer::Index),
+            bulks: Vec::new(),
+            documents: BTreeMap::new(),
+            templates: HashMap::new(),
+            mappings: HashMap::new(),
+            connections: Vec::new(),
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), is_stopped: AtomicBool::new(false) });
+        let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
+        let address = listener.local_addr()?;
+        let acceptor = Some(accept(Arc::clone(&shared), listener));
+        Ok(Self { shared, address, acceptor })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Decides about each bulk request from now on.
+    pub fn script(&self, script: impl FnMut(&Bulk) -> Answer + Send + 'static) {
+        self.state().script = Box::new(script);
+    }
+
+    /// Answers this mapping for an index, as if it were there.
+    pub fn set_mapping(&self, index: &str, mappings: Value) {
+        self.state().mappings.insert(index.to_owned(), mappings);
+    }
+
+    /// All bulk requests so far.
+    pub fn bulks(&self) -> Vec<Bulk> {
+        self.state().bulks.clone()
+    }
+
+    /// How many items all bulk requests carried together.
+    pub fn num_items(&self) -> usize {
+        self.state().bulks.iter().map(|bulk| bulk.items.len()).sum()
+    }
+
+    /// The documents kept, by index and id.
+    pub fn documents(&self) -> BTreeMap<(String, String), String> {
+        self.state().documents.clone()
+    }
+
+    pub fn num_documents(&self) -> usize {
+        self.state().documents.len()
+    }
+
+    /// Closes the port and all connections: clients are refused.
+    pub fn close_port(&mut self) -> Result<()> {
+        self.shared.is_stopped.store(true, Ordering::SeqCst);
+        // Wakes the acceptor up.
+        drop(TcpStream::connect(self.address));
+        if let Some(acceptor) = self.acceptor.take()
+            && acceptor.join().is_err()
+        {
+            bail!("the fake server's acceptor panicked");
+        }
+        for connection in self.state().connections.drain(..) {
+            // It may be closed already.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+        Ok(())
+    }
+
+    /// Opens the same port again.
+    pub fn open_port(&mut self) -> Result<()> {
+        let listener = TcpListener::bind(self.address).context("the port of the fake server was taken meanwhile")?;
+        self.shared.is_stopped.store(false, Ordering::SeqCst);
+        self.acceptor = Some(accept(Arc::clone(&self.shared), listener));
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state()
+    }
+}
+
+impl Drop for FakeElasticsearch {
+    fn drop(&mut self) {
+        // Nothing is left to do about a failure.
+        let _ = self.close_port();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn accept(shared: Arc<Shared>, listener: TcpListener) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            if shared.is_stopped.load(Ordering::SeqCst) {
+                return;
+            }
+            let Ok(connection) = connection else { continue };
+            let _ = connection.set_nodelay(true);
+            if let Ok(copy) = connection.try_clone() {
+                shared.state().connections.push(copy);
+            }
+            let shared = Arc::clone(&shared);
+            // Ends with its connection, which the client or `close_port` closes.
+            thread::spawn(move || {
+                let _ = serve(&shared, connection);
+            });
+        }
+    })
+}
+
+struct Request {
+    method: String,
+    path: String,
+    body: Vec<u8>,
+}
+
+fn serve(shared: &Shared, connection: TcpStream) -> Result<()> {
+    let mut writer = connection.try_clone()?;
+    let mut reader = BufReader::new(connection);
+    while let Some(request) = read_request(&mut reader)? {
+        let is_head = request.method == "HEAD";
+        let path = request.path.split('?').next().unwrap_or_default().trim_matches('/').to_owned();
+        let reply = if path == "_bulk" { bulk(shared, &request.body)? } else { Some(other(shared, &request, &path)) };
+        let Some((status, headers, body)) = reply else {
+            writer.shutdown(Shutdown::Both)?;
+            return Ok(());
+        };
+        let mut head =
+            format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\ncontent-type: application/json\r\n", body.len());
+        headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
+        head.push_str("\r\n");
+        writer.write_all(head.as_bytes())?;
+        if !is_head {
+            writer.write_all(body.as_bytes())?;
+        }
+        if headers.iter().any(|(name, value)| *name == "connection" && value == "close") {
+            writer.shutdown(Shutdown::Both)?;
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn read_request(reader: &mut BufReader<TcpStream>) -> Result<Option<Request>> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split_whitespace();
+    let (method, path) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header)?;
+        let Some((name, value)) = header.trim_end().split_once(':') else { break };
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse()?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    Ok(Some(Request { method, path, body }))
+}
+
+type Reply = (u16, Vec<(&'static str, String)>, String);
+
+fn parse_bulk(body: &[u8]) -> Result<Vec<Item>> {
+    let text = std::str::from_utf8(body)?;
+    if !text.ends_with('\n') {
+        bail!("the bulk body does not end with a line break");
+    }
+    let mut items = Vec::new();
+    let mut lines = text.lines();
+    while let Some(action) = lines.next() {
+        let action: Value = serde_json::from_str(action).context("an action line is not JSON")?;
+        let create = &action["create"];
+        let document = lines.next().context("an action line without a document")?;
+        serde_json::from_str::<Value>(document).context("a document is not JSON")?;
+        let text =
+            |key: &str| create[key].as_str().map(str::to_owned).with_context(|| format!("no `{key}` in {action}"));
+        items.push(Item { index: text("_index")?, id: text("_id")?, document: document.to_owned() });
+    }
+    Ok(items)
+}
+
+fn bulk(shared: &Shared, body: &[u8]) -> Result<Option<Reply>> {
+    let items = match parse_bulk(body) {
+        Ok(items) => items,
+        Err(error) => {
+            let body =
+                json!({"error": {"type": "illegal_argument_exception", "reason": format!("{error:#}")}, "status": 400});
+            return Ok(Some((400, Vec::new(), body.to_string())));
+        }
+    };
+    let mut answer = {
+        let mut state = shared.state();
+        let bulk = Bulk { number: state.bulks.len(), at: Instant::now(), bytes: body.len(), items: items.clone() };
+        state.bulks.push(bulk.clone());
+        (state.script)(&bulk)
+    };
+    while let Answer::After(delay, then) = answer {
+        thread::sleep(delay);
+        answer = *then;
+    }
+    let mut state = shared.state();
+    let mut index = |failures: &[Option<ItemFailure>]| -> Vec<Value> {
+        let of = |(at, item): (usize, &Item)| keep(&mut state, item, failures.get(at).copied().flatten());
+        items.iter().enumerate().map(of).collect()
+    };
+    let say = |items: Vec<Value>| {
+        let errors = items.iter().any(|item| item["create"]["error"].is_object());
+        Some((200, Vec::new(), json!({"took": 1, "errors": errors, "items": items}).to_string()))
+    };
+    Ok(match answer {
+        Answer::Index => say(index(&[])),
+        Answer::Items(failures) => say(index(&failures)),
+        Answer::Status(status, headers, body) => Some((status, headers, body)),
+        Answer::IndexThenSay(body) => {
+            index(&[]);
+            Some((200, Vec::new(), body))
+        }
+        Answer::IndexThenOmitOne => {
+            let mut items = index(&[]);
+            items.pop();
+            say(items)
+        }
+        Answer::IndexThenReverse => {
+            let mut items = index(&[]);
+            items.reverse();
+            say(items)
+        }
+        Answer::IndexThenCut => {
+            index(&[]);
+            None
+        }
+        Answer::After(..) => unreachable!("unwrapped above"),
+    })
+}
+
+/// Keeps a document unless it fails or is there already, and gives its part of the answer.
+fn keep(state: &mut State, item: &Item, failure: Option<ItemFailure>) -> Value {
+    let key = (item.index.clone(), item.id.clone());
+    let failure = failure.or_else(|| {
+        let is_there = state.documents.contains_key(&key);
+        is_there.then_some((409, "version_conflict_engine_exception", "document already exists"))
+    });
+    let mut result = json!({"_index": item.index, "_id": item.id});
+    match failure {
+        Some((status, kind, reason)) => {
+            result["status"] = status.into();
+            result["error"] = json!({"type": kind, "reason": reason});
+        }
+        None => {
+            state.documents.insert(key, item.document.clone());
+            result["status"] = 201.into();
+            result["result"] = "created".into();
+        }
+    }
+    json!({"create": result})
+}
+
+fn other(shared: &Shared, request: &Request, path: &str) -> Reply {
+    let mut state = shared.state();
+    let ok = |body: Value| (200, Vec::new(), body.to_string());
+    match (request.method.as_str(), path) {
+        ("HEAD", _) => (200, Vec::new(), String::new()),
+        ("GET", "_nodes/http") => ok(json!({"nodes": {"fake": {"version": "8.19.7"}}})),
+        ("GET", "_index_template") => ok(json!({"index_templates": []})),
+        ("POST", path) if path.starts_with("_index_template/_simulate_index/") => {
+            ok(json!({"template": {"mappings": {}, "settings": {}}, "overlapping": []}))
+        }
+        ("PUT", path) => {
+            let body = serde_json::from_slice(&request.body).unwrap_or_default();
+            state.templates.insert(path.to_owned(), body);
+            ok(json!({"acknowledged": true}))
+        }
+        ("GET", path) if path.starts_with('_') => match (state.templates.get(path), path.split_once('/')) {
+            (Some(body), Some(("_index_template", name))) => {
+                ok(json!({"index_templates": [{"name": name, "index_template": body}]}))
+            }
+            (Some(body), Some((_, name))) => {
+                ok(json!({"component_templates": [{"name": name, "component_template": body}]}))
+            }
+            _ => (404, Vec::new(), json!({"error": "not there", "status": 404}).to_string()),
+        },
+        ("GET", index) => {
+            let has_documents = state.documents.keys().any(|(of, _)| of == index);
+            match state.mappings.get(index).cloned().or(has_documents.then(|| json!({}))) {
+                Some(mappings) => ok(json!({index: {"aliases": {}, "mappings": mappings, "settings": {}}})),
+                None => (
+                    404,
+                    Vec::new(),
+                    json!({"error": {"type": "index_not_found_exception"}, "status": 404}).to_string(),
+                ),
+            }
+        }
+        _ => (405, Vec::new(), String::new()),
+    }
+}

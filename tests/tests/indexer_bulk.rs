@@ -1,0 +1,416 @@
+//! The indexer against a scripted server that refuses, stumbles and lies: every record ends exactly once in the index or,
+//! where the document itself is at fault, in the dead letters. Real broker, real HTTP.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use millrace_tests::fake_elasticsearch::{Answer, FakeElasticsearch, Item};
+use millrace_tests::kafka::Kafka;
+use millrace_tests::process::{Launch, Process};
+use millrace_tests::{http, ports, scratch, wait};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Rig {
+    kafka: &'static Kafka,
+    fake: FakeElasticsearch,
+    name: String,
+    admin: String,
+    launch: Launch,
+    indexer: Option<Process>,
+}
+
+impl Rig {
+    /// Topics and an indexer that is not started yet. `bulk` is YAML for the section of that name.
+    fn new(name: &str, partitions: i32, bulk: &str) -> Result<Self> {
+        let kafka = Kafka::shared()?;
+        let name = format!("bulk-{name}");
+        kafka.create_topic(&name, partitions, &[])?;
+        kafka.create_topic(&format!("{name}.dlq"), 1, &[])?;
+        let fake = FakeElasticsearch::start()?;
+        let admin = format!("127.0.0.1:{}", ports::free()?);
+        let dir = scratch::dir(&name)?;
+        let config = format!(
+            "kafka: {{ brokers: [\"{}\"], topics: [\"{name}\"], group: \"{name}\" }}\n\
+             elasticsearch: {{ hosts: [\"{}\"], request_timeout: 5s }}\n\
+             bulk: {{ max_delay: 100ms, index_wait: 3s, {bulk} }}\n\
+             rules: [ {{ index: \"{{service.name}}\", default: {{ service.name: a }} }} ]\n\
+             dead_letter: {{ topic: \"{name}.dlq\" }}\n\
+             admin: {{ listen: \"{admin}\" }}\n",
+            kafka.bootstrap(),
+            fake.url(),
+        );
+        let path = dir.join("indexer.yaml");
+        std::fs::write(&path, config)?;
+        let launch = Launch::indexer("indexer", &dir)?.args(["run", "-c"]).arg(&path);
+        Ok(Self { kafka, fake, name, admin, launch, indexer: None })
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.indexer = Some(self.launch.start()?);
+        Ok(())
+    }
+
+    /// Writes records `{"n":k,"service":{"name":…}}`.
+    fn produce(&self, numbers: std::ops::Range<usize>, service: &str) -> Result<()> {
+        let records: Vec<String> =
+            numbers.map(|n| format!(r#"{{"n":{n},"service":{{"name":"{service}"}},"message":"line {n}"}}"#)).collect();
+        self.kafka.produce(&self.name, None, records.iter().map(|value| ("", value.as_str())))
+    }
+
+    fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
+        let text = http::get(&format!("http://{}/metrics", self.admin))?.body;
+        Ok(http::metric(&text, name, labels).unwrap_or(0.0))
+    }
+
+    fn ready(&self) -> Result<(u16, String)> {
+        let reply = http::get(&format!("http://{}/readyz", self.admin))?;
+        Ok((reply.status, reply.body))
+    }
+
+    fn wait_documents(&self, num: usize) -> Result<()> {
+        wait::until_true(&format!("{num} documents"), LIMIT, || Ok(self.fake.num_documents() >= num))
+    }
+
+    fn num_letters(&self) -> Result<i64> {
+        Ok(self.kafka.end_offsets(&format!("{}.dlq", self.name))?.values().sum())
+    }
+
+    /// Waits for the end and judges: numbers `0..num` are each in the index once, except those in the dead letters.
+    fn judge(&mut self, num: usize, dead: &[usize]) -> Result<()> {
+        self.wait_documents(num - dead.len())?;
+        self.kafka.wait_no_lag(&self.name, &self.name, LIMIT)?;
+        let mut seen: BTreeMap<u64, usize> = BTreeMap::new();
+        for document in self.fake.documents().values() {
+            *seen.entry(number(document)?).or_default() += 1;
+        }
+        let letters = self.kafka.read_topic(&format!("{}.dlq", self.name))?;
+        let in_letters: BTreeSet<u64> = letters.iter().map(|letter| number(&letter.text())).collect::<Result<_>>()?;
+        ensure!(in_letters == dead.iter().map(|&n| n as u64).collect(), "dead letters: {in_letters:?}");
+        let wrong: Vec<_> = (0..num as u64)
+            .filter(|n| seen.get(n).copied().unwrap_or(0) != usize::from(!in_letters.contains(n)))
+            .collect();
+        ensure!(wrong.is_empty(), "{} records not exactly once: {:?}", wrong.len(), &wrong[..wrong.len().min(10)]);
+        let code = self.indexer.take().context("the indexer was not started")?.terminate(Duration::from_secs(30))?;
+        ensure!(code == 0, "exit code {code}");
+        Ok(())
+    }
+}
+
+fn number(document: &str) -> Result<u64> {
+    let value: Value = serde_json::from_str(document)?;
+    value["n"].as_u64().with_context(|| format!("no number in {document}"))
+}
+
+fn is_number(item: &Item, numbers: &[u64]) -> bool {
+    number(&item.document).is_ok_and(|n| numbers.contains(&n))
+}
+
+#[test]
+fn b01_items_pushed_back_inside_a_200_are_sent_again() -> Result<()> {
+    let mut rig = Rig::new("b01", 4, "")?;
+    let started = Instant::now();
+    rig.fake.script(move |bulk| {
+        if started.elapsed() > Duration::from_secs(10) {
+            return Answer::Index;
+        }
+        let mut at = 0;
+        let failures = bulk.items.iter().map(|_| {
+            at += 1;
+            (at % 3 == 0).then_some((429, "es_rejected_execution_exception", "rejected execution"))
+        });
+        Answer::Items(failures.collect())
+    });
+    rig.start()?;
+    rig.produce(0..30_000, "a")?;
+    rig.judge(30_000, &[])
+}
+
+#[test]
+fn b02_only_the_items_pushed_back_are_sent_again() -> Result<()> {
+    let mut rig = Rig::new("b02", 1, "max_documents: 1000")?;
+    rig.produce(0..1_000, "a")?;
+    rig.fake.script(|bulk| match bulk.number {
+        0 => Answer::items(bulk, |item| {
+            number(&item.document).is_ok_and(|n| n % 100 == 0).then_some((429, "es_rejected_execution_exception", ""))
+        }),
+        _ => Answer::Index,
+    });
+    rig.start()?;
+    rig.wait_documents(1_000)?;
+    assert_eq!(rig.fake.num_items(), 1_010);
+    rig.judge(1_000, &[])
+}
+
+#[test]
+fn b04_a_413_is_split_and_later_batches_stay_smaller() -> Result<()> {
+    const BODY_LIMIT: usize = 256 << 10;
+    let mut rig = Rig::new("b04", 2, "max_bytes: 2MiB")?;
+    rig.fake.script(|bulk| match bulk.bytes > BODY_LIMIT {
+        true => Answer::Status(413, vec![("connection", "close".into())], String::new()),
+        false => Answer::Index,
+    });
+    rig.produce(0..40_000, "a")?;
+    rig.start()?;
+    rig.wait_documents(40_000)?;
+    let bulks = rig.fake.bulks();
+    let num_refused = bulks.iter().filter(|bulk| bulk.bytes > BODY_LIMIT).count();
+    assert!((1..=20).contains(&num_refused), "{num_refused} requests were too large");
+    assert!(bulks[bulks.len() / 2..].iter().all(|bulk| bulk.bytes <= BODY_LIMIT));
+    rig.judge(40_000, &[])
+}
+
+#[test]
+fn b07_a_401_holds_everything_and_backs_off() -> Result<()> {
+    let mut rig = Rig::new("b07", 2, "")?;
+    let started = Instant::now();
+    rig.fake.script(move |_| match started.elapsed().as_secs() {
+        0..6 => Answer::refuse(401),
+        6..12 => Answer::refuse(403),
+        _ => Answer::Index,
+    });
+    rig.produce(0..10_000, "a")?;
+    rig.start()?;
+    wait::until_true("readiness to fail", LIMIT, || {
+        Ok(rig.ready().is_ok_and(|(status, body)| status == 503 && body.contains("forbidden")))
+    })?;
+    assert_eq!(rig.kafka.lag(&rig.name, &rig.name)?, 10_000);
+    rig.wait_documents(10_000)?;
+    let num_refused = rig.fake.bulks().iter().filter(|bulk| bulk.at.duration_since(started).as_secs() < 12).count();
+    assert!(num_refused <= 12, "{num_refused} attempts in 12 s");
+    assert_eq!(rig.num_letters()?, 0);
+    rig.judge(10_000, &[])
+}
+
+#[test]
+fn b16_a_400_is_bisected_down_to_the_culprit() -> Result<()> {
+    let mut rig = Rig::new("b16", 1, "max_documents: 1000, max_in_flight: 1")?;
+    rig.produce(0..1_000, "a")?;
+    rig.fake.script(|bulk| match bulk.items.iter().any(|item| is_number(item, &[617])) {
+        true => Answer::refuse(400),
+        false => Answer::Index,
+    });
+    rig.start()?;
+    rig.wait_documents(999)?;
+    wait::until_true("the dead letter", LIMIT, || Ok(rig.num_letters()? == 1))?;
+    let num = rig.fake.bulks().len();
+    assert!(num <= 22, "{num} requests");
+    let letter = rig.kafka.read_topic(&format!("{}.dlq", rig.name))?.remove(0);
+    assert_eq!(letter.header("dlq.status").as_deref(), Some("400"));
+    assert_eq!(letter.header("dlq.reason").as_deref(), Some("refused"));
+    assert_eq!(letter.header("dlq.offset").as_deref(), Some("617"));
+    assert!(letter.text().contains("\"n\":617,"));
+    rig.judge(1_000, &[617])
+}
+
+#[test]
+fn b13_replies_that_are_not_about_the_items_index_nothing() -> Result<()> {
+    let mut rig = Rig::new("b13", 1, "max_documents: 100, max_in_flight: 1")?;
+    rig.fake.script(|bulk| match bulk.number {
+        0 => Answer::IndexThenSay("<html>all fine</html>".into()),
+        2 => Answer::IndexThenSay(String::new()),
+        4 => Answer::Status(502, Vec::new(), "<html>bad gateway</html>".into()),
+        6 => Answer::IndexThenOmitOne,
+        8 => Answer::IndexThenReverse,
+        _ => Answer::Index,
+    });
+    rig.produce(0..1_000, "a")?;
+    rig.start()?;
+    rig.wait_documents(1_000)?;
+    wait::until_true("the answers to be counted", LIMIT, || {
+        Ok(rig.metric("indexer_bulk_requests_total", &["code=\"malformed\""])? == 4.0
+            && rig.metric("indexer_bulk_requests_total", &["code=\"502\""])? == 1.0)
+    })?;
+    // What was kept before a false answer is met again as a duplicate.
+    wait::until_true("all items to be settled", LIMIT, || {
+        let of = |result: &str| rig.metric("indexer_documents_total", &[&format!("result=\"{result}\"")]);
+        Ok(of("created")? + of("duplicate")? == 1_000.0)
+    })?;
+    rig.judge(1_000, &[])
+}
+
+#[test]
+fn b14_a_connection_cut_after_processing_doubles_nothing() -> Result<()> {
+    let mut rig = Rig::new("b14", 2, "max_documents: 500")?;
+    rig.fake.script(|bulk| if bulk.number % 5 == 0 { Answer::IndexThenCut } else { Answer::Index });
+    rig.produce(0..10_000, "a")?;
+    rig.start()?;
+    rig.wait_documents(10_000)?;
+    rig.fake.script(|_| Answer::Index);
+    rig.judge(10_000, &[])
+}
+
+#[test]
+fn b25_a_refused_request_waits_as_long_as_asked() -> Result<()> {
+    let mut rig = Rig::new("b25", 1, "")?;
+    rig.fake.script(|bulk| match bulk.number {
+        0 => Answer::Status(503, vec![("retry-after", "4".into())], String::new()),
+        1 => Answer::Status(429, Vec::new(), String::new()),
+        _ => Answer::Index,
+    });
+    rig.produce(0..10, "a")?;
+    rig.start()?;
+    rig.wait_documents(10)?;
+    let bulks = rig.fake.bulks();
+    assert!(bulks[1].at.duration_since(bulks[0].at) >= Duration::from_secs(4));
+    rig.judge(10, &[])
+}
+
+#[test]
+fn b08_a_blocked_index_waits_and_then_goes_to_the_dead_letters_while_others_flow() -> Result<()> {
+    let mut rig = Rig::new("b08", 1, "")?;
+    rig.fake.script(|bulk| {
+        Answer::items(bulk, |item| {
+            let reason = "index [old] blocked by: [FORBIDDEN/8/index write (api)];";
+            (item.index == "old").then_some((403, "cluster_block_exception", reason))
+        })
+    });
+    rig.produce(0..10, "old")?;
+    rig.produce(10..100, "new")?;
+    rig.start()?;
+    rig.wait_documents(90)?;
+    assert_eq!(rig.num_letters()?, 0, "blocked documents wait first");
+    wait::until_true("the dead letters", LIMIT, || Ok(rig.num_letters()? == 10))?;
+    let letter = rig.kafka.read_topic(&format!("{}.dlq", rig.name))?.remove(0);
+    assert_eq!(letter.header("dlq.reason").as_deref(), Some("index_blocked"));
+    assert_eq!(letter.header("dlq.error.type").as_deref(), Some("cluster_block_exception"));
+    assert_eq!(letter.header("dlq.index").as_deref(), Some("old"));
+    rig.judge(100, &(0..10).collect::<Vec<_>>())
+}
+
+#[test]
+fn b08_a_block_that_is_lifted_in_time_costs_nothing() -> Result<()> {
+    let mut rig = Rig::new("b08-lifted", 1, "")?;
+    let mut first = None;
+    rig.fake.script(move |bulk| {
+        let blocked = first.get_or_insert_with(Instant::now).elapsed() < Duration::from_secs(2);
+        Answer::items(bulk, |_| blocked.then_some((403, "cluster_block_exception", "FORBIDDEN/12")))
+    });
+    rig.produce(0..100, "a")?;
+    rig.start()?;
+    rig.judge(100, &[])
+}
+
+#[test]
+fn b10_a_missing_index_holds() -> Result<()> {
+    let mut rig = Rig::new("b10", 1, "max_documents: 10")?;
+    let mut first = None;
+    rig.fake.script(move |bulk| match first.get_or_insert_with(Instant::now).elapsed().as_secs() {
+        0..3 => Answer::refuse(404),
+        3..6 => Answer::items(bulk, |_| Some((404, "index_not_found_exception", "no such index"))),
+        _ => Answer::Index,
+    });
+    rig.produce(0..100, "a")?;
+    rig.start()?;
+    rig.judge(100, &[])
+}
+
+#[test]
+fn m20_an_index_that_cannot_be_created_holds_instead_of_burying_its_documents() -> Result<()> {
+    let mut rig = Rig::new("m20", 1, "")?;
+    let mut first = None;
+    rig.fake.script(move |bulk| {
+        let broken = first.get_or_insert_with(Instant::now).elapsed() < Duration::from_secs(5);
+        Answer::items(bulk, |_| broken.then_some((400, "mapper_parsing_exception", "No handler for type [not_analyzed]")))
+    });
+    rig.produce(0..1_000, "a")?;
+    rig.start()?;
+    wait::until_true("readiness to fail", LIMIT, || {
+        Ok(rig.ready().is_ok_and(|(status, body)| status == 503 && body.contains("not_analyzed")))
+    })?;
+    rig.judge(1_000, &[])
+}
+
+#[test]
+fn b24_one_document_that_elasticsearch_refuses_goes_to_the_dead_letters() -> Result<()> {
+    let mut rig = Rig::new("b24", 2, "")?;
+    rig.fake.script(|bulk| {
+        Answer::items(bulk, |item| {
+            let reason = "[1:5] failed to parse field [n] of type [date] in document with id '1'";
+            is_number(item, &[3, 55, 999]).then_some((400, "document_parsing_exception", reason))
+        })
+    });
+    rig.produce(0..1_000, "a")?;
+    rig.start()?;
+    wait::until_true("the dead letters", LIMIT, || Ok(rig.num_letters()? == 3))?;
+    let letter = rig.kafka.read_topic(&format!("{}.dlq", rig.name))?.remove(0);
+    assert_eq!(letter.header("dlq.field").as_deref(), Some("n"));
+    assert_eq!(letter.header("dlq.error.type").as_deref(), Some("document_parsing_exception"));
+    rig.judge(1_000, &[3, 55, 999])
+}
+
+#[test]
+fn c04_a_closed_port_loses_nothing_and_kill_9_doubles_nothing() -> Result<()> {
+    let mut rig = Rig::new("c04", 4, "max_documents: 200")?;
+    rig.fake.script(|_| Answer::After(Duration::from_millis(20), Box::new(Answer::Index)));
+    rig.produce(0..20_000, "a")?;
+    rig.start()?;
+    rig.wait_documents(2_000)?;
+    rig.fake.close_port()?;
+    wait::until_true("readiness to fail", LIMIT, || Ok(rig.ready().is_ok_and(|(status, _)| status == 503)))?;
+    let live = http::get(&format!("http://{}/livez", rig.admin))?.status;
+    assert_eq!(live, 200);
+    rig.indexer.take().context("started above")?.kill9()?;
+    rig.start()?;
+    std::thread::sleep(Duration::from_secs(2));
+    rig.fake.open_port()?;
+    rig.judge(20_000, &[])
+}
+
+#[test]
+fn c10_null_values_are_skipped_and_counted() -> Result<()> {
+    let mut rig = Rig::new("c10", 1, "")?;
+    let mut text = String::new();
+    // A value of no bytes is not null to Kafka: it is no JSON either, and goes to the dead letters.
+    write!(text, "{{\"n\":{},\"x\":null}}", 0)?;
+    rig.kafka.produce(&rig.name, None, [("k", text.as_str())])?;
+    rig.produce(1..100, "a")?;
+    rig.start()?;
+    rig.judge(100, &[])
+}
+
+#[test]
+fn c11_what_retention_took_is_counted_exactly() -> Result<()> {
+    let mut rig = Rig::new("c11", 1, "max_documents: 100")?;
+    rig.produce(0..4_000, "a")?;
+    rig.start()?;
+    rig.wait_documents(4_000)?;
+    rig.kafka.wait_no_lag(&rig.name, &rig.name, LIMIT)?;
+    assert_eq!(rig.indexer.take().context("started above")?.terminate(LIMIT)?, 0);
+    rig.produce(4_000..10_000, "a")?;
+    let before = rig.kafka.end_offsets(&rig.name)?.into_iter().map(|(partition, _)| (partition, 7_000)).collect();
+    rig.kafka.delete_records(&rig.name, &before)?;
+    rig.start()?;
+    rig.wait_documents(7_000)?;
+    rig.kafka.wait_no_lag(&rig.name, &rig.name, LIMIT)?;
+    wait::until_true("the loss to be counted", LIMIT, || Ok(rig.metric("indexer_lost_records_total", &[])? == 3_000.0))?;
+    assert_eq!(rig.fake.num_documents(), 7_000);
+    Ok(())
+}
+
+#[test]
+fn b26_a_dead_letter_topic_that_refuses_holds_the_commit() -> Result<()> {
+    let mut rig = Rig::new("b26", 1, "")?;
+    let letters = format!("{}.dlq", rig.name);
+    rig.kafka.delete_topic(&letters)?;
+    let bad: Vec<String> = (0..20).map(|n| format!("{{\"n\":{n},")).collect();
+    rig.kafka.produce(&rig.name, None, bad.iter().map(|value| ("", value.as_str())))?;
+    rig.produce(20..100, "a")?;
+    rig.start()?;
+    rig.wait_documents(80)?;
+    wait::until_true("readiness to fail", LIMIT, || {
+        Ok(rig.ready().is_ok_and(|(status, body)| status == 503 && body.contains("dead_letter_topic")))
+    })?;
+    assert_eq!(rig.kafka.lag(&rig.name, &rig.name)?, 100, "nothing may be committed past the first bad record");
+    rig.kafka.create_topic(&letters, 1, &[])?;
+    wait::until_true("the dead letters", LIMIT, || Ok(rig.num_letters()? == 20))?;
+    rig.kafka.wait_no_lag(&rig.name, &rig.name, LIMIT)?;
+    let letter = rig.kafka.read_topic(&letters)?.remove(0);
+    assert_eq!(letter.text(), bad[letter.header("dlq.offset").context("no offset")?.parse::<usize>()?]);
+    assert_eq!(letter.header("dlq.reason").as_deref(), Some("not_json"));
+    assert_eq!(json!(letter.header("dlq.topic")), json!(rig.name));
+    Ok(())
+}
