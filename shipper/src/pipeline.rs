@@ -21,6 +21,7 @@ use crate::discover::watch::Watcher;
 use crate::produce::kafka::KafkaBroker;
 use crate::read::Disk;
 use crate::status::Board;
+use crate::tail::stats::Gauges;
 use crate::tail::{Now, Settings, Tailer};
 
 /// When to stop by itself.
@@ -191,7 +192,7 @@ impl Loop {
             }
             if now.mono >= looked_at + Self::LOOK_EVERY || looked_at == Duration::ZERO {
                 self.tailer.look_around(now);
-                self.board.publish(self.tailer.stats(), self.tailer.gauges(now));
+                self.publish(now);
                 looked_at = now.mono.max(Duration::from_nanos(1));
             }
             let has_more = self.turn(now, Duration::ZERO);
@@ -206,11 +207,16 @@ impl Loop {
         self.finish()
     }
 
+    fn publish(&self, now: Now) {
+        let unwatched_folders = self.watcher.num_unwatched() as u64;
+        self.board.publish(self.tailer.stats(), Gauges { unwatched_folders, ..self.tailer.gauges(now) });
+    }
+
     fn turn(&mut self, now: Now, wait: Duration) -> bool {
         self.board.turned();
         if self.board.wants_status() {
             let status = self.status(now);
-            self.board.publish(self.tailer.stats(), self.tailer.gauges(now));
+            self.publish(now);
             self.board.answer(status);
         }
         self.tailer.turn(now, wait)

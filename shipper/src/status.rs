@@ -149,6 +149,11 @@ impl Health for Board {
             ("shipper_inflight_bytes", "Bytes handed to the producer and not acknowledged", gauges.inflight_bytes),
             ("shipper_open_files", "Files held open", gauges.open_files),
             ("shipper_unreadable_files", "Paths that cannot be opened or examined", gauges.unreadable_files),
+            (
+                "shipper_unwatched_folders",
+                "Folders that the kernel does not watch for us (fs.inotify.max_user_watches): changes are found by scans",
+                gauges.unwatched_folders,
+            ),
             ("shipper_sources", "Sources followed", gauges.sources),
             (
                 "shipper_oldest_unacked_seconds",

@@ -26,13 +26,13 @@ pub struct Watcher {
     inotify: OwnedFd,
     folders: HashMap<i32, PathBuf>,
     watched: BTreeSet<PathBuf>,
-    is_complete: bool,
+    num_unwatched: usize,
 }
 
 impl Watcher {
     pub fn new() -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        Ok(Self { inotify, folders: HashMap::new(), watched: BTreeSet::new(), is_complete: true })
+        Ok(Self { inotify, folders: HashMap::new(), watched: BTreeSet::new(), num_unwatched: 0 })
     }
 
     /// Readable when hints wait.
@@ -42,13 +42,18 @@ impl Watcher {
 
     /// Whether every folder asked for is watched; if not, only scans see changes.
     pub fn is_complete(&self) -> bool {
-        self.is_complete
+        self.num_unwatched == 0
+    }
+
+    /// Folders that could not be watched.
+    pub fn num_unwatched(&self) -> usize {
+        self.num_unwatched
     }
 
     /// Watches exactly `folders`. What cannot be watched (limit of `fs.inotify.max_user_watches`) is logged once.
     pub fn set_folders(&mut self, folders: BTreeSet<PathBuf>) {
-        let was_complete = self.is_complete;
-        self.is_complete = true;
+        let was_complete = self.is_complete();
+        self.num_unwatched = 0;
         let gone: Vec<_> = self.folders.iter().filter(|(_, p)| !folders.contains(*p)).map(|(wd, _)| *wd).collect();
         for wd in gone {
             if let Some(path) = self.folders.remove(&wd) {
@@ -66,10 +71,10 @@ impl Watcher {
                 }
                 Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(cause) => {
-                    if was_complete && self.is_complete {
+                    if was_complete && self.is_complete() {
                         warn!(folder = %folder.display(), error = %cause, "cannot watch a folder, relying on periodic scans");
                     }
-                    self.is_complete = false;
+                    self.num_unwatched += 1;
                 }
             }
         }

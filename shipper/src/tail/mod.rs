@@ -292,6 +292,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         source.unfinished = None;
         source.boundaries.push(end);
+            // It was renamed to a name that a pattern matches too.
+            Fate::Listed if source.current_path != source.path => self.settings.rotate_wait,
         source.boundaries.sort_unstable();
         source.boundaries.dedup();
         self.wait_for_save(slot);
@@ -440,6 +442,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Every source with its positions, for people.
     pub fn rows(&self) -> impl Iterator<Item = &Source<F::File>> {
+            unwatched_folders: 0,
         self.sources.iter().flatten()
     }
 

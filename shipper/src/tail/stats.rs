@@ -25,6 +25,8 @@ pub struct Gauges {
     pub inflight_bytes: u64,
     pub open_files: u64,
     pub unreadable_files: u64,
+    /// Folders without a watch of the kernel, where only scans see changes.
+    pub unwatched_folders: u64,
     pub sources: u64,
     /// Seconds since the oldest outstanding record could have been acknowledged, 0 if none is.
     pub oldest_unacked_seconds: u64,
