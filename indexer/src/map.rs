@@ -26,3 +26,6 @@ pub use options::{Flavor, OnConflict, RuleOptions, ServerVersion, Unmapped};
 pub use plan::{Input, Plan, PlanError, State};
 pub use predict::{NewField, Outcome, Prediction};
 pub use template::{Composed, TemplateFault, TemplateFile, TemplateKind, TemplateSet};
+
+#[cfg(test)]
+mod tests;

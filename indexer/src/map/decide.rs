@@ -67,12 +67,8 @@ impl<'r> Decider<'_, 'r> {
     ) -> Result<Decision<'p, 't, 'r>, Reject> {
         // Outer members first; of the findings on one member the one that removes it for good.
         findings.sort_by_key(|finding| (finding.span.start, Reverse(finding.span.end), rank(&finding.what)));
-        let mut decision = Decision {
-            edits: Vec::new(),
-            folded: FoldTree::default(),
-            rebuilds_fold: false,
-            created: Vec::new(),
-        };
+        let mut decision =
+            Decision { edits: Vec::new(), folded: FoldTree::default(), rebuilds_fold: false, created: Vec::new() };
         let mut changed_to = 0;
         for finding in findings {
             if finding.span.start < changed_to {
@@ -133,7 +129,7 @@ impl<'r> Decider<'_, 'r> {
             },
             What::New(new) => self.new_field(finding, new, created),
             What::Misfit { misfit, .. } | What::Implausible { misfit, .. } => self.conflict(finding, reason(*misfit)),
-            What::Disagreement { .. } => self.conflict(finding, RejectReason::TypeConflict),
+            What::Disagreement { .. } | What::Orphan => self.conflict(finding, RejectReason::TypeConflict),
             What::BadName => self.unnameable(finding, RejectReason::FieldName),
             What::TooDeep => self.unnameable(finding, RejectReason::Depth),
             What::TooManyNested if self.rule.on_conflict == OnConflict::Send => Ok(Step::Nothing),
@@ -212,7 +208,7 @@ fn is_same_or_below(path: &str, parent: &str) -> bool {
 fn rank(what: &What) -> u8 {
     match what {
         What::Duplicate => 0,
-        What::Misfit { .. } | What::Implausible { .. } | What::Disagreement { .. } => 1,
+        What::Misfit { .. } | What::Implausible { .. } | What::Disagreement { .. } | What::Orphan => 1,
         What::BadName | What::TooDeep | What::TooManyNested | What::Strict | What::Unmapped => 2,
         What::New(_) => 3,
         What::Unsure => 4,
@@ -246,6 +242,7 @@ pub(super) fn why(finding: &Finding<'_, '_>) -> String {
             format!("of type {type_name} {}: {}", misfit.as_str(), shown(finding.value.raw()))
         }
         What::Disagreement { first, second } => format!("would be both {first} and {second} in one document"),
+        What::Orphan => "would be created below an object that `dynamic: runtime` leaves out".to_owned(),
         What::BadName => "has a name that Elasticsearch refuses".to_owned(),
         What::TooDeep => "is nested deeper than the index allows".to_owned(),
         What::Duplicate => "is there again later in the same object; the last one counts".to_owned(),

@@ -4,17 +4,14 @@ use millrace_common::json::write_string;
 
 use super::decide::Edit;
 
+/// A member to be written at the end, and what writes its value.
+pub(super) type Tail<'a> = (&'a str, &'a mut dyn FnMut(&mut Vec<u8>));
+
 /// Appends `document` with `edits` applied and the member `"field":…` written by `tail` at its end.
 ///
 /// `document` is one JSON object without outer space; the edits' spans count from `base`, where it begins in its text.
 /// Line breaks between tokens are left out.
-pub(super) fn emit(
-    document: &str,
-    base: usize,
-    edits: &[Edit<'_>],
-    tail: Option<(&str, &mut dyn FnMut(&mut Vec<u8>))>,
-    out: &mut Vec<u8>,
-) {
+pub(super) fn emit(document: &str, base: usize, edits: &[Edit<'_>], tail: Option<Tail<'_>>, out: &mut Vec<u8>) {
     let start = out.len();
     let mut at = 0;
     for edit in edits {

@@ -209,9 +209,7 @@ impl<'p, 't> Node<'p, 't> {
         let is_object = matches!(moved, Moved::Value(value) if value.kind() == Kind::Object);
         match self {
             Self::Branch(branch) => branch.add_inside(moved, notes),
-            Self::One(Moved::Value(first)) if is_object && first.kind() == Kind::Object => {
-                self.as_branch(notes).add_inside(moved, notes);
-            }
+            Self::One(_) | Self::Many(_) if is_object => self.as_branch(notes).add_inside(moved, notes),
             Self::One(first) => *self = Self::Many(vec![*first, moved]),
             Self::Many(list) => list.push(moved),
         }

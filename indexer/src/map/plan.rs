@@ -18,7 +18,7 @@ use super::fold::{FoldLimits, FoldTree, Moved};
 use super::options::{RuleOptions, ServerVersion, Unmapped};
 use super::walk::Walk;
 
-
+pub(super) use self::dynamic::simple_match;
 
 /// Why no plan can be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -198,12 +198,7 @@ fn fold_limits(model: &Model, field: &str) -> Result<FoldLimits, PlanError> {
 }
 
 /// Takes what the fold field holds in the document out of it, into `tree`.
-fn gather<'p, 't>(
-    object: json::Value<'p, 't>,
-    field: &str,
-    edits: &mut Vec<Edit<'_>>,
-    tree: &mut FoldTree<'p, 't>,
-) {
+fn gather<'p, 't>(object: json::Value<'p, 't>, field: &str, edits: &mut Vec<Edit<'_>>, tree: &mut FoldTree<'p, 't>) {
     let is_gone = |edits: &[Edit<'_>], at: usize| {
         edits.iter().any(|edit| matches!(edit, Edit::Remove(span) if span.contains(&at)))
     };

@@ -5,7 +5,7 @@ use millrace_common::json::{self, Kind};
 use super::action::RejectReason;
 use super::decide::{reason, why};
 use super::plan::Plan;
-use super::walk::{Walk, What};
+use super::walk::{Finding, Walk, What};
 
 /// What Elasticsearch would make of a document, given the mapping as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,9 @@ pub enum Outcome {
         detail: String,
     },
     /// Something about this field is not known here: a type of a module, a format in part.
-    Unsure { field: String },
+    Unsure {
+        field: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +52,10 @@ impl Plan {
         let mut creates: Vec<NewField> = Vec::new();
         let mut cost = 0;
         let mut unsure = None;
-        for finding in &walk.findings {
+        // New fields are merged at the end of a document, so that a disagreement is found last.
+        let is_late = |finding: &&Finding<'_, '_>| matches!(finding.what, What::Disagreement { .. } | What::Orphan);
+        let (late, first): (Vec<_>, Vec<_>) = walk.findings.iter().partition(is_late);
+        for finding in first.into_iter().chain(late) {
             let reason = match &finding.what {
                 What::Unmapped | What::Implausible { .. } => continue,
                 What::Unsure => {
@@ -58,6 +63,10 @@ impl Plan {
                     continue;
                 }
                 What::New(new) => {
+                    if let Some(known) = creates.iter_mut().find(|known| known.path == finding.path) {
+                        known.type_name.clone_from(&new.type_name);
+                        continue;
+                    }
                     let is_within = self.model.num_fields + cost + new.cost <= self.model.limits.total_fields;
                     if is_within {
                         cost += new.cost;
@@ -75,12 +84,14 @@ impl Plan {
                 }
                 What::Strict => RejectReason::UnmappedField,
                 What::Misfit { misfit, .. } => reason(*misfit),
-                What::Disagreement { .. } => RejectReason::TypeConflict,
+                What::Disagreement { .. } | What::Orphan => RejectReason::TypeConflict,
                 What::BadName | What::Duplicate => RejectReason::FieldName,
                 What::TooDeep => RejectReason::Depth,
                 What::TooManyNested => RejectReason::Limit,
             };
-            return rejected(reason, &finding.path, why(finding));
+            if unsure.is_none() {
+                return rejected(reason, &finding.path, why(finding));
+            }
         }
         let outcome = unsure.map_or(Outcome::Accepted, |field| Outcome::Unsure { field });
         Prediction { outcome, creates }

@@ -1,6 +1,17 @@
 //! Index templates read from files and composed as Elasticsearch does.
+//!
+//! Layout of the folder: `NAME.json` is an index template, `component/NAME.json` a component template and
+//! `legacy/NAME.json` a legacy template; each file is the very body of its `PUT` request.
+
+mod compose;
+mod known;
+mod validate;
+
+use std::collections::BTreeMap;
 
 use serde_json::Value;
+
+use super::plan::simple_match;
 
 /// A file of `templates.dir`: `name` is its path below that folder with `/`, e.g. `component/base.json`.
 #[derive(Clone, Debug)]
@@ -11,7 +22,7 @@ pub struct TemplateFile {
 
 /// A fault in a template file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: {path}: {what}")]
+#[error("{file}: {}{what}", if path.is_empty() { String::new() } else { format!("`{path}` ") })]
 pub struct TemplateFault {
     pub file: String,
     /// JSON path, e.g. `template.mappings.properties.status.type`; empty for the file as a whole.
@@ -20,19 +31,22 @@ pub struct TemplateFault {
     pub what: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TemplateKind {
-    /// `PUT _index_template/<name>`
-    Index,
     /// `PUT _component_template/<name>`
     Component,
+    /// `PUT _index_template/<name>`
+    Index,
     /// `PUT _template/<name>`
     Legacy,
 }
 
 /// All template files, validated.
 #[derive(Clone, Debug, Default)]
-pub struct TemplateSet {}
+pub struct TemplateSet {
+    /// By kind and name, in the order in which they must be put.
+    bodies: BTreeMap<(TemplateKind, String), Value>,
+}
 
 /// What an index of some name would be created with.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,18 +63,146 @@ pub struct Composed {
 }
 
 impl TemplateSet {
-    /// Parses and validates; all faults are reported together.
-    pub fn parse(_files: &[TemplateFile]) -> Result<Self, Vec<TemplateFault>> {
-        Ok(Self {})
+    /// Parses and validates.
+    ///
+    /// # Errors
+    /// All faults of all files together.
+    pub fn parse(files: &[TemplateFile]) -> Result<Self, Vec<TemplateFault>> {
+        let mut faults = Vec::new();
+        let mut set = Self::default();
+        let mut names: BTreeMap<(TemplateKind, String), &str> = BTreeMap::new();
+        for file in files {
+            let fault = |what: String| TemplateFault { file: file.name.clone(), path: String::new(), what };
+            let Some((kind, name)) = kind_and_name(&file.name) else {
+                faults.push(fault(
+                    "is in a folder that means nothing here: index templates stand at the top, others in `component/` \
+                     or `legacy/`"
+                        .to_owned(),
+                ));
+                continue;
+            };
+            match serde_json::from_str::<Value>(&file.text) {
+                Ok(body) => {
+                    let mut found = validate::Check::new(&file.name);
+                    found.template(kind, &body);
+                    faults.extend(found.into_faults());
+                    names.insert((kind, name.to_owned()), &file.name);
+                    set.bodies.insert((kind, name.to_owned()), body);
+                }
+                Err(error) => faults.push(fault(format!("is not JSON: {error}"))),
+            }
+        }
+        for ((kind, name), file) in &names {
+            if *kind == TemplateKind::Index {
+                faults.extend(set.relations(name, file));
+            }
+        }
+        if faults.is_empty() { Ok(set) } else { Err(faults) }
+    }
+
+    /// Faults between one index template and the others.
+    fn relations(&self, name: &str, file: &str) -> Vec<TemplateFault> {
+        let mut faults = Vec::new();
+        let mut add = |path: String, what: String| faults.push(TemplateFault { file: file.to_owned(), path, what });
+        let body = &self.bodies[&(TemplateKind::Index, name.to_owned())];
+        let may_lack = strings(body.get("ignore_missing_component_templates"));
+        for (i, component) in strings(body.get("composed_of")).into_iter().enumerate() {
+            let is_there = self.bodies.contains_key(&(TemplateKind::Component, component.to_owned()));
+            if !is_there && !may_lack.contains(&component) {
+                let all = self.bodies.keys().filter(|(kind, _)| *kind == TemplateKind::Component);
+                let near = validate::nearest(component, all.map(|(_, name)| name.as_str()));
+                let remedy = match near {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("add `component/{component}.json`"),
+                };
+                add(
+                    format!("composed_of[{i}]"),
+                    format!("names the unknown component template `{component}`: {remedy}"),
+                );
+            }
+        }
+        for ((_, other), theirs) in self.bodies.iter().filter(|((kind, _), _)| *kind == TemplateKind::Index) {
+            if other.as_str() > name && priority(theirs) == priority(body) && overlaps(body, theirs) {
+                add(
+                    "priority".to_owned(),
+                    format!("equals that of `{other}.json`, whose patterns overlap: Elasticsearch refuses the second"),
+                );
+            }
+        }
+        faults
     }
 
     /// What Elasticsearch would create `index_name` with if these were its only templates; `None` if none matches.
-    pub fn compose(&self, _index_name: &str) -> Option<Composed> {
-        None
+    pub fn compose(&self, index_name: &str) -> Option<Composed> {
+        let matching = |kind: TemplateKind| {
+            let of_kind = self.bodies.iter().filter(move |((other, _), _)| *other == kind);
+            of_kind.filter(|(_, body)| patterns(body).iter().any(|pattern| simple_match(pattern, index_name)))
+        };
+        if let Some(((_, name), body)) = matching(TemplateKind::Index).max_by_key(|(_, body)| priority(body)) {
+            let components = strings(body.get("composed_of")).into_iter().filter_map(|component| {
+                self.bodies.get(&(TemplateKind::Component, component.to_owned()))?.get("template")
+            });
+            let layers: Vec<&Value> = components.chain(body.get("template")).collect();
+            return Some(Composed {
+                name: name.clone(),
+                priority: priority(body),
+                settings: compose::settings(&layers),
+                mappings: compose::mappings(&layers),
+                aliases: compose::aliases(&layers),
+                is_data_stream: body.get("data_stream").is_some(),
+            });
+        }
+        let mut legacy: Vec<_> = matching(TemplateKind::Legacy).collect();
+        legacy.sort_by_key(|(_, body)| body.get("order").and_then(Value::as_i64).unwrap_or(0));
+        let layers: Vec<&Value> = legacy.iter().map(|(_, body)| *body).collect();
+        let names: Vec<&str> = legacy.iter().map(|((_, name), _)| name.as_str()).collect();
+        (!layers.is_empty()).then(|| Composed {
+            name: names.join(","),
+            priority: 0,
+            settings: compose::settings(&layers),
+            mappings: compose::legacy_mappings(&layers),
+            aliases: compose::aliases(&layers),
+            is_data_stream: false,
+        })
     }
 
     /// Every template in the order in which they must be put: components first. The body is the file's own.
     pub fn bodies(&self) -> impl Iterator<Item = (TemplateKind, &str, &Value)> {
-        std::iter::empty()
+        self.bodies.iter().map(|((kind, name), body)| (*kind, name.as_str(), body))
     }
 }
+
+fn kind_and_name(file: &str) -> Option<(TemplateKind, &str)> {
+    let name = file.strip_suffix(".json")?;
+    match name.split_once('/') {
+        None => Some((TemplateKind::Index, name)),
+        Some(("component", name)) if !name.contains('/') => Some((TemplateKind::Component, name)),
+        Some(("legacy", name)) if !name.contains('/') => Some((TemplateKind::Legacy, name)),
+        Some(_) => None,
+    }
+}
+
+fn priority(body: &Value) -> u64 {
+    body.get("priority").and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn patterns(body: &Value) -> Vec<&str> {
+    strings(body.get("index_patterns"))
+}
+
+/// Whether some index name surely matches both.
+fn overlaps(a: &Value, b: &Value) -> bool {
+    let (a, b) = (patterns(a), patterns(b));
+    a.iter().any(|x| b.iter().any(|y| simple_match(x, y) || simple_match(y, x)))
+}
+
+fn strings(value: Option<&Value>) -> Vec<&str> {
+    match value {
+        Some(Value::String(one)) => vec![one],
+        Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

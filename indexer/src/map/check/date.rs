@@ -135,7 +135,8 @@ impl Format {
 
 /// Whether a format is a name such as `basic_week_date` and not a pattern.
 fn is_name(format: &str) -> bool {
-    const NAMES: &[&str] = &["iso8601", "date", "hour", "ordinal_date", "time", "t_time", "week_date", "weekyear", "year"];
+    const NAMES: &[&str] =
+        &["iso8601", "date", "hour", "ordinal_date", "time", "t_time", "week_date", "weekyear", "year"];
     NAMES.contains(&format) || (format.contains('_') && format.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
 }
 

@@ -9,11 +9,21 @@ pub(in crate::map) struct Pattern(Vec<Part>);
 #[derive(Clone, Debug, PartialEq)]
 enum Part {
     Literal(char),
-    Number { field: Field, least: usize, most: usize },
+    Number {
+        field: Field,
+        least: usize,
+        most: usize,
+    },
     /// A fraction of a second with exactly so many digits.
     Fraction(usize),
-    Names { field: Field, names: &'static [&'static str] },
-    Offset { has_z: bool, form: OffsetForm },
+    Names {
+        field: Field,
+        names: &'static [&'static str],
+    },
+    Offset {
+        has_z: bool,
+        form: OffsetForm,
+    },
     ZoneId,
     Optional(Vec<Part>),
 }
@@ -34,14 +44,24 @@ enum Field {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum OffsetForm {
-    HoursOptionalMinutes,
-    HoursMinutes,
-    HoursColonMinutes,
+    OptionalMinutes,
+    Minutes,
+    ColonMinutes,
 }
 
 const MONTHS: &[&str] = &["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const LONG_MONTHS: &[&str] = &[
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: &[&str] = &["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
@@ -132,13 +152,13 @@ impl Pattern {
             ('E', 4) => Some(Part::Names { field: Field::Weekday, names: LONG_DAYS }),
             ('X' | 'x', 1..=3) => {
                 let form = match count {
-                    1 => OffsetForm::HoursOptionalMinutes,
-                    2 => OffsetForm::HoursMinutes,
-                    _ => OffsetForm::HoursColonMinutes,
+                    1 => OffsetForm::OptionalMinutes,
+                    2 => OffsetForm::Minutes,
+                    _ => OffsetForm::ColonMinutes,
                 };
                 Some(Part::Offset { has_z: letter == 'X', form })
             }
-            ('Z', 1..=3) => Some(Part::Offset { has_z: false, form: OffsetForm::HoursMinutes }),
+            ('Z', 1..=3) => Some(Part::Offset { has_z: false, form: OffsetForm::Minutes }),
             ('V', 2) | ('z', 1..=3) => Some(Part::ZoneId),
             _ => None,
         }
@@ -182,7 +202,8 @@ impl Read {
                     // A number directly followed by others leaves them their digits.
                     let followers = adjacent_digits(&parts[i + 1..]);
                     let available = text.bytes().take_while(u8::is_ascii_digit).count();
-                    let length = if *least != most && followers > 0 { available.saturating_sub(followers) } else { run };
+                    let length =
+                        if *least != most && followers > 0 { available.saturating_sub(followers) } else { run };
                     if length < *least || length > 9 {
                         return None;
                     }
@@ -229,15 +250,16 @@ impl Read {
             self.offset = 0;
             return Some(rest);
         }
-        let length = match form {
-            OffsetForm::HoursMinutes => 5,
-            OffsetForm::HoursColonMinutes => 6,
-            OffsetForm::HoursOptionalMinutes => {
-                if text.len() >= 5 && text.as_bytes()[3..5].iter().all(u8::is_ascii_digit) { 5 } else { 3 }
-            }
-        };
+        let length =
+            match form {
+                OffsetForm::Minutes => 5,
+                OffsetForm::ColonMinutes => 6,
+                OffsetForm::OptionalMinutes => {
+                    if text.len() >= 5 && text.as_bytes()[3..5].iter().all(u8::is_ascii_digit) { 5 } else { 3 }
+                }
+            };
         let zone = text.get(..length).filter(|z| z.starts_with(['+', '-']))?;
-        if (zone.as_bytes().get(3) == Some(&b':')) != (form == OffsetForm::HoursColonMinutes) {
+        if (zone.as_bytes().get(3) == Some(&b':')) != (form == OffsetForm::ColonMinutes) {
             return None;
         }
         self.offset = offset(zone).ok()??;

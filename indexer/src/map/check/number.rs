@@ -83,9 +83,7 @@ fn small_string(text: &str, number: NumberType) -> Fit {
     // Comparisons with NaN are false in Java too: it passes and becomes 0.
     let out = match number {
         NumberType::Short => n < f64::from(i16::MIN) || n > f64::from(i16::MAX),
-        NumberType::Byte => {
-            n < f64::from(i32::MIN) || n > f64::from(i32::MAX) || i8::try_from(n as i64).is_err()
-        }
+        NumberType::Byte => n < f64::from(i32::MIN) || n > f64::from(i32::MAX) || i8::try_from(n as i64).is_err(),
         _ => n < f64::from(i32::MIN) || n > f64::from(i32::MAX),
     };
     if out { Fit::Refused(Misfit::OutOfRange) } else { Fit::Fits }

@@ -17,7 +17,9 @@ pub(in crate::map) fn model(mappings: &Value, settings: &Value) -> Result<Model,
     let empty = Json::new();
     let mut root = object_or_empty(mappings, "", &empty)?;
     // Some bodies still carry the type that Elasticsearch dropped.
-    if root.len() == 1 && let Some(inner) = root.get("_doc") {
+    if root.len() == 1
+        && let Some(inner) = root.get("_doc")
+    {
         root = object_or_empty(inner, "_doc", &empty)?;
     }
     let templates = dynamic_templates(root)?;
@@ -78,7 +80,9 @@ impl Compiler {
     fn object(&mut self, path: &str, body: &Json, parent: Dynamic, parent_subobjects: bool) -> Result<u32, PlanError> {
         let dynamic = match body.get("dynamic") {
             None => parent,
-            Some(value) => dynamic(value).ok_or_else(|| fault(path, "`dynamic` is not true, false, strict or runtime"))?,
+            Some(value) => {
+                dynamic(value).ok_or_else(|| fault(path, "`dynamic` is not true, false, strict or runtime"))?
+            }
         };
         let id = self.model.objects.len() as u32;
         let has_subobjects = flag(body, "subobjects").unwrap_or(parent_subobjects || path.is_empty());

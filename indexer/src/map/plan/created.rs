@@ -77,34 +77,50 @@ impl Detector<'_> {
     /// For a scalar; `None` when it cannot be told.
     pub(in crate::map) fn leaf(self, path: &str, name: &str, value: Value<'_, '_>) -> Option<Created> {
         let (detected, date_format) = self.detect(value)?;
-        if let Some(created) = self.from_template(path, name, detected) {
+        let formats = match detected {
+            Detected::Date => Some(self.model.dynamic_dates.get(date_format)?.0.as_str()),
+            _ => None,
+        };
+        if let Some(created) = self.by_template(path, name, detected, formats) {
             return created;
         }
         if self.dynamic == Dynamic::Runtime {
             return runtime(path, detected.runtime_type());
         }
         let body = match detected {
-            Detected::String => json!({"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 256}}}),
-            Detected::Date => {
-                let (formats, _) = self.model.dynamic_dates.get(date_format)?;
-                json!({"type": "date", "format": formats})
+            Detected::String => {
+                json!({"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 256}}})
             }
+            Detected::Date => json!({"type": "date", "format": formats}),
             other => json!({"type": other.default_type()}),
         };
         self.compiled(path, &body)
     }
 
     pub(in crate::map) fn object(self, path: &str, name: &str) -> Option<Created> {
-        match self.from_template(path, name, Detected::Object) {
+        match self.by_template(path, name, Detected::Object, None) {
             Some(created) => created,
             None => self.compiled(path, &json!({"type": "object"})),
         }
     }
 
     /// `None`: no template applies. `Some(None)`: one does, with a mapping that cannot be read.
-    fn from_template(self, path: &str, name: &str, detected: Detected) -> Option<Option<Created>> {
+    ///
+    /// A date that a template maps without `format` takes the format it was detected by.
+    fn by_template(
+        self,
+        path: &str,
+        name: &str,
+        detected: Detected,
+        date_format: Option<&str>,
+    ) -> Option<Option<Created>> {
         let template = self.model.templates.iter().find(|template| template.applies(path, name, detected))?;
-        let body = template.mapping_for(name, detected);
+        let mut body = template.mapping_for(name, detected);
+        if let (Some(format), Some(body)) = (date_format, body.as_object_mut())
+            && body.get("type").is_some_and(|t| t == "date")
+        {
+            body.entry("format").or_insert_with(|| format.into());
+        }
         let type_name = body.get("type").and_then(|t| t.as_str()).unwrap_or_default();
         Some(if template.is_runtime { runtime(path, type_name) } else { self.compiled(path, &body) })
     }
@@ -137,6 +153,10 @@ impl Detector<'_> {
             Parsed::No => false,
             Parsed::Unsure => return None,
         };
+        if self.model.numeric_detection && !text.is_ascii() && text.chars().any(char::is_numeric) {
+            // Java reads the digits of all scripts.
+            return None;
+        }
         if self.model.numeric_detection && is_long {
             return Some((Detected::Long, 0));
         }

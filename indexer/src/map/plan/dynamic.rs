@@ -78,7 +78,8 @@ pub(in crate::map) struct DynamicTemplate {
 
 impl DynamicTemplate {
     pub(super) fn parse(name: &str, body: &Value) -> Result<Self, PlanError> {
-        let fault = |what: &str| PlanError::Mapping { path: format!("dynamic_templates.{name}"), what: what.to_owned() };
+        let fault =
+            |what: &str| PlanError::Mapping { path: format!("dynamic_templates.{name}"), what: what.to_owned() };
         let body = body.as_object().ok_or_else(|| fault("is not an object"))?;
         let is_regex = body.get("match_pattern").is_some_and(|p| p == "regex");
         let matchers = |key: &str| strings(body.get(key)).into_iter().map(|p| matcher(p, is_regex)).collect();
@@ -87,9 +88,12 @@ impl DynamicTemplate {
         let mapping = mapping.ok_or_else(|| fault("has neither `mapping` nor `runtime`"))?;
         let wanted = strings(body.get("match_mapping_type"));
         let unwanted = strings(body.get("unmatch_mapping_type"));
+        // Without a condition that implies all types, `match_mapping_type` missing means none.
+        let has_condition = ["match", "path_match", "unmatch_mapping_type"].iter().any(|key| body.contains_key(*key));
+        let is_any = wanted == ["*"] || (wanted.is_empty() && has_condition);
         let types = Detected::ALL.into_iter().filter(|detected| {
             let name = detected.name();
-            (wanted.is_empty() || wanted.contains(&"*") || wanted.contains(&name))
+            (is_any || wanted.contains(&name))
                 && !unwanted.contains(&name)
                 && !(is_runtime && *detected == Detected::Object)
         });

@@ -75,13 +75,31 @@ pub(in crate::map) struct Field {
 
 #[derive(Debug)]
 pub(in crate::map) enum FieldKind {
-    Number { number: NumberType, coerce: bool },
-    Boolean { is_stored_anyhow: bool },
-    Date { formats: DateFormats, is_nanos: bool },
+    Number {
+        number: NumberType,
+        coerce: bool,
+    },
+    Boolean {
+        is_stored_anyhow: bool,
+    },
+    Date {
+        formats: DateFormats,
+        is_nanos: bool,
+    },
     Ip,
-    Keyword { ignore_above: usize, has_terms: bool, has_normalizer: bool },
-    Text { is_one_term: bool },
-    Flattened { ignore_above: usize, depth_limit: usize, has_terms: bool },
+    Keyword {
+        ignore_above: usize,
+        has_terms: bool,
+        has_normalizer: bool,
+    },
+    Text {
+        is_one_term: bool,
+    },
+    Flattened {
+        ignore_above: usize,
+        depth_limit: usize,
+        has_terms: bool,
+    },
     Alias,
     /// A runtime field of that name takes whatever comes and indexes nothing.
     Runtime,
@@ -127,6 +145,12 @@ impl Model {
 
     pub(in crate::map) fn field(&self, id: u32) -> &Field {
         &self.fields[id as usize]
+    }
+
+    /// The last thing that the mapping has on the way to `path`.
+    pub(in crate::map) fn nearest(&self, path: &str) -> Child {
+        let above = std::iter::successors(Some(path), |path| Some(path.rsplit_once('.')?.0));
+        above.skip(1).find_map(|above| self.find(above)).unwrap_or(Child::Object(0))
     }
 
     /// What the mapping has at a dotted path, object by object.

@@ -1,0 +1,76 @@
+//! Fields against their values, and the copies that go to other fields.
+
+use millrace_common::json::Kind;
+
+use super::{Member, Walk, Way, What, has_value, is_runtime};
+use crate::map::check::{Fit, Misfit};
+use crate::map::judge::judge;
+use crate::map::plan::model::{Child, Dynamic, Field, Model};
+
+impl<'m, 'p, 't> Walk<'m, 'p, 't> {
+    pub(super) fn field(&mut self, model: &Model, field: &Field, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
+        let value = member.value;
+        let judged = judge(model, field, value);
+        let type_name = || judged.field.type_name.clone();
+        match judged.fit {
+            Fit::Fits | Fit::Ignored => {}
+            Fit::Unsure => self.note_member(What::Unsure, way, member),
+            Fit::Refused(misfit) => {
+                self.note(What::Misfit { misfit, type_name: type_name() }, way, judged.field.path.clone(), member);
+            }
+            Fit::Implausible(misfit) => {
+                let what = What::Implausible { misfit, type_name: type_name() };
+                self.note(what, way, judged.field.path.clone(), member);
+            }
+        }
+        if matches!(value.kind(), Kind::Object | Kind::Array) {
+            self.inner_duplicates(value, way, member);
+        }
+        for target in &field.copy_to {
+            self.copy(field, target, way, member);
+        }
+    }
+
+    pub(super) fn copy(&mut self, field: &Field, target: &str, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
+        if member.value.kind() == Kind::Object {
+            let what = What::Misfit { misfit: Misfit::CopyOfObject, type_name: field.type_name.clone() };
+            return self.note(what, way, field.path.clone(), member);
+        }
+        let model = self.model;
+        match model.find(target) {
+            Some(Child::Field(id)) => {
+                let judged = judge(model, model.field(id), member.value);
+                let type_name = judged.field.type_name.clone();
+                match judged.fit {
+                    Fit::Refused(misfit) => {
+                        let what = What::Misfit { misfit, type_name };
+                        self.note(what, way, judged.field.path.clone(), member);
+                    }
+                    Fit::Unsure => self.note_member(What::Unsure, way, member),
+                    _ => {}
+                }
+            }
+            Some(Child::Object(_)) => {
+                let what = What::Misfit { misfit: Misfit::ValueForObject, type_name: "object".to_owned() };
+                self.note(what, way, target.to_owned(), member);
+            }
+            None => match model.nearest(target) {
+                Child::Field(id) if !is_runtime(model.field(id)) => {
+                    let type_name = model.field(id).type_name.clone();
+                    let what = What::Misfit { misfit: Misfit::ObjectForValue, type_name };
+                    self.note(what, way, model.field(id).path.clone(), member);
+                }
+                Child::Field(_) => {}
+                Child::Object(id) => match model.object(id).dynamic {
+                    Dynamic::Strict => self.note(What::Strict, way, target.to_owned(), member),
+                    Dynamic::False => {}
+                    // Objects on the way to the target are created too: rare enough to let Elasticsearch judge.
+                    Dynamic::True | Dynamic::Runtime if has_value(member.value) => {
+                        self.note_member(What::Unsure, way, member);
+                    }
+                    Dynamic::True | Dynamic::Runtime => {}
+                },
+            },
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Names that the mapping does not have: kept, refused, or created.
+
+use std::sync::Arc;
+
+use millrace_common::json::{Kind, Value};
+
+use super::{MAX_WALK_DEPTH, Member, Place, Walk, Way, What};
+use crate::map::check::Misfit;
+use crate::map::plan::created::{Created, Detector};
+use crate::map::plan::model::{Child, Dynamic, FieldKind};
+
+impl<'m, 'p, 't> Walk<'m, 'p, 't> {
+    pub(super) fn unmapped(&mut self, place: Place<'_>, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
+        let is_object = member.value.kind() == Kind::Object;
+        if !is_object && !self.model.runtime.is_empty() && self.model.runtime.contains(&way.path()) {
+            return;
+        }
+        match place.dynamic {
+            Dynamic::Strict => self.note_member(What::Strict, way, member),
+            Dynamic::False if is_object && !place.has_subobjects => self.dissolve(place, way, member),
+            Dynamic::False => self.kept(way, member),
+            Dynamic::True | Dynamic::Runtime if place.depth > MAX_WALK_DEPTH => {
+                self.note_member(What::TooDeep, way, member);
+            }
+            Dynamic::True | Dynamic::Runtime => self.dynamic(place, way, member, member.value),
+        }
+    }
+
+    /// A new name under `dynamic: true` or `runtime`: every element may create.
+    pub(super) fn dynamic(
+        &mut self,
+        place: Place<'_>,
+        way: &Way<'_, 't>,
+        member: Member<'_, 'p, 't>,
+        value: Value<'p, 't>,
+    ) {
+        match value.kind() {
+            Kind::Null => {}
+            Kind::Array => {
+                for element in value.elements() {
+                    self.dynamic(place, way, member, element);
+                }
+            }
+            Kind::Object if !place.has_subobjects => self.new_dissolved(place, way, Member { value, ..member }),
+            Kind::Object if place.dynamic == Dynamic::Runtime => {
+                if let Some(created) = self.created_value(&way.path()) {
+                    // Parsed again with the new field, the object meets it.
+                    let what = What::Misfit { misfit: Misfit::ObjectForValue, type_name: created.type_name.clone() };
+                    return self.note_member(what, way, member);
+                }
+                let below = Place { object: None, depth: place.depth + 1, ..place };
+                self.object(below, Some(way), value);
+            }
+            Kind::Object => {
+                let Some(created) = self.new_object(place, way, member) else { return };
+                match created.child {
+                    Child::Object(id) => {
+                        let object = created.model.object(id);
+                        let inner = Member { value, ..member };
+                        self.enter_object(Place { model: &created.model, ..place }, object, way, inner);
+                    }
+                    Child::Field(id) => {
+                        let field = created.model.field(id);
+                        self.field(&created.model, field, way, Member { value, ..member });
+                    }
+                }
+            }
+            _ => self.new_leaf(place, way, member, value),
+        }
+    }
+
+    /// A new object under `subobjects: false` is a level of names only, unless a template makes a field of it.
+    pub(super) fn new_dissolved(&mut self, place: Place<'_>, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
+        let path = way.path();
+        let detector = Detector { model: self.model, dynamic: place.dynamic };
+        if place.dynamic == Dynamic::True
+            && let Some(created) = detector.object(&path, way.name)
+            && let Child::Field(id) = created.child
+        {
+            let Some(created) = self.agree(path, created, way, member) else { return };
+            let field = created.model.field(id);
+            if matches!(field.kind, FieldKind::Flattened { .. } | FieldKind::Unknown) {
+                return self.field(&created.model, field, way, member);
+            }
+        }
+        self.dissolve(place, way, member);
+    }
+
+    pub(super) fn new_leaf(
+        &mut self,
+        place: Place<'_>,
+        way: &Way<'_, 't>,
+        member: Member<'_, 'p, 't>,
+        value: Value<'p, 't>,
+    ) {
+        let path = way.path();
+        let known = self.pending.and_then(|pending| pending.get(&path)).cloned();
+        let created = match known {
+            Some(created) => created,
+            None => {
+                let detector = Detector { model: self.model, dynamic: place.dynamic };
+                let Some(created) = detector.leaf(&path, way.name, value) else {
+                    return self.note_member(What::Unsure, way, member);
+                };
+                match self.agree(path, created, way, member) {
+                    Some(created) => created,
+                    None => return,
+                }
+            }
+        };
+        let inner = Member { value, ..member };
+        if place.object.is_none() && !created.is_runtime {
+            return self.note_member(What::Orphan, way, member);
+        }
+        match created.child {
+            Child::Field(id) => {
+                let before = self.findings.len();
+                self.field(&created.model, created.model.field(id), way, inner);
+                self.widen(before, member);
+            }
+            Child::Object(id) if created.model.object(id).is_enabled => {
+                let what = What::Misfit { misfit: Misfit::ValueForObject, type_name: "object".to_owned() };
+                self.note(what, way, created.model.object(id).path.clone(), member);
+            }
+            Child::Object(_) => {}
+        }
+    }
+
+    /// Findings about one element speak of its whole member.
+    pub(super) fn widen(&mut self, from: usize, member: Member<'_, 'p, 't>) {
+        for finding in &mut self.findings[from..] {
+            if !matches!(finding.what, What::Duplicate) {
+                finding.span = member.start..member.value.span().end;
+                finding.value = member.value;
+            }
+        }
+    }
+
+    pub(super) fn new_object(
+        &mut self,
+        place: Place<'_>,
+        way: &Way<'_, 't>,
+        member: Member<'_, 'p, 't>,
+    ) -> Option<Arc<Created>> {
+        let path = way.path();
+        if let Some(created) = self.pending.and_then(|pending| pending.get(&path)) {
+            return Some(Arc::clone(created));
+        }
+        if path.matches('.').count() as u64 + 2 > self.model.limits.depth {
+            self.note(What::TooDeep, way, path, member);
+            return None;
+        }
+        let detector = Detector { model: self.model, dynamic: place.dynamic };
+        match detector.object(&path, way.name) {
+            Some(created) => self.agree(path, created, way, member),
+            None => {
+                self.note(What::Unsure, way, path, member);
+                None
+            }
+        }
+    }
+
+    /// A concrete field, no object, that this document creates.
+    pub(super) fn created_value(&self, path: &str) -> Option<Arc<Created>> {
+        let created = self.created.get(path).filter(|created| !created.is_runtime)?;
+        matches!(created.child, Child::Field(_)).then(|| Arc::clone(created))
+    }
+
+    /// Notes a creation the first time; later ones in the document must ask for the same type.
+    pub(super) fn agree(
+        &mut self,
+        path: String,
+        created: Created,
+        way: &Way<'_, 't>,
+        member: Member<'_, 'p, 't>,
+    ) -> Option<Arc<Created>> {
+        if let Some(first) = self.created.get(&path).filter(|first| !first.is_runtime) {
+            if first.type_name == created.type_name {
+                return Some(Arc::clone(first));
+            }
+            let what = What::Disagreement { first: first.type_name.clone(), second: created.type_name };
+            self.note(what, way, path, member);
+            return None;
+        }
+        // Of several runtime fields of one name the last stays.
+        let created = Arc::new(created);
+        self.note(What::New(Arc::clone(&created)), way, path.clone(), member);
+        self.created.insert(path, Arc::clone(&created));
+        Some(created)
+    }
+
+    /// A member that Elasticsearch keeps in `_source` only.
+    pub(super) fn kept(&mut self, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
+        if self.notes_unmapped {
+            self.note_member(What::Unmapped, way, member);
+        }
+        self.inner_duplicates(member.value, way, member);
+    }
+}
