@@ -115,10 +115,8 @@ impl Demo {
         let worker = App::worker(&self.place.log_file("worker.log"))?;
         let backlog = self.count_machine()?.iter().map(|(_, snapshot)| snapshot.tally.total()).sum::<u64>();
         let files = self.machine.len();
-        self.screen.say(&format!(
-            "two applications write and rotate logs; {files} log files of this machine bring {} lines",
-            grouped(backlog)
-        ));
+        self.screen
+            .say(&format!("two applications write; {files} logs of this machine bring {} lines", grouped(backlog)));
         let started = Instant::now();
         let mut events = EVENTS.iter().peekable();
         while started.elapsed() < APPLICATIONS_END {
@@ -260,7 +258,7 @@ impl Demo {
     }
 
     fn on_the_way(&self) -> Result<String> {
-        let mut text = format!("\nOn the way: {}.\n", self.done.join(", "));
+        let mut text = format!("\nOn the way: {}.\n", self.done.join(",\n  "));
         let [first, second, third] = self.programs.each_ref().map(|program| megabytes(Some(program.peak_rss)));
         writeln!(text, "Peak memory: shipper {first}, indexer-1 {second}, indexer-2 {third}.")?;
         Ok(text)
@@ -270,8 +268,7 @@ impl Demo {
     fn print_request(&mut self) -> Result<bool> {
         let id = self.traced.id().context("the web application never began its slow request")?;
         let lines = verdict::request_lines(&self.node, &id)?;
-        let mut text =
-            format!("\nRequest {id}, which was running while the shipper was killed, as the index has it:\n");
+        let mut text = format!("\nRequest {id}, under way while the shipper was killed:\n");
         for (time, message) in &lines {
             writeln!(text, "  {time}  {message}")?;
         }
@@ -301,15 +298,17 @@ fn sentence(sources: &[Source]) -> String {
 
 fn where_next(place: &Place, programs: &[Program; 3], keep: bool) -> String {
     let dir = place.shown(&place.dir);
-    let mut text = format!(
-        "\nWhere to look next
-  {dir}/shipper.yaml, indexer.yaml   the settings of this run
-  {dir}/*.log                        what the programs said
-  {}            the guide\n",
-        place.shown(&servers::checkout().join("README.md"))
-    );
+    let readme = place.shown(&servers::checkout().join("README.md"));
+    let mut text = String::from("\nWhere to look next\n");
+    for (what, meaning) in [
+        (format!("{dir}/*.yaml"), "the settings of this run"),
+        (format!("{dir}/*.log"), "what the programs said"),
+        (readme, "the guide"),
+    ] {
+        text += &format!("  {what:<24} {meaning}\n");
+    }
     if keep {
-        let search = format!("{}/{INDICES}/_search?q=message:timeout", place.stack.elasticsearch().url());
+        let search = format!("{}/{INDICES}/_search?q=message:failed", place.stack.elasticsearch().url());
         text += &format!(
             "Still running
   Elasticsearch   curl '{search}'
@@ -324,7 +323,7 @@ fn where_next(place: &Place, programs: &[Program; 3], keep: bool) -> String {
             programs[2].url("/metrics"),
         );
     } else {
-        text += "  KEEP=1 make demo                   leaves everything running, to look at\n";
+        text += &format!("  {:<24} leaves everything running, to look at\n", "KEEP=1 make demo");
     }
     text
 }
