@@ -284,6 +284,7 @@ impl Loop {
             }
         }
         let is_clean = self.tailer.is_drained();
+        self.tailer.stop_reading();
         let mut version = None;
         while self.clock.now().mono < deadline {
             let now = self.clock.now();

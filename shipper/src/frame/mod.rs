@@ -70,7 +70,7 @@ impl LongSearch {
     pub fn advance(&mut self, window: &[u8], boundary: Option<u64>) -> Option<LongEnd> {
         let mut rest = window;
         loop {
-            let limit = boundary.filter(|&b| b > self.line_start && b > self.searched);
+            let limit = boundary.filter(|&b| b > self.line_start && b >= self.searched);
             let in_reach = limit.map_or(rest.len(), |b| ((b - self.searched) as usize).min(rest.len()));
             if self.searched == self.line_start {
                 self.starts_with_return = rest.first() == Some(&b'\r');

@@ -20,6 +20,8 @@ pub struct Identity {
 pub struct FileStat {
     pub identity: Identity,
     pub size: u64,
+    /// Nanoseconds since the epoch; only compared.
+    pub modified_ns: i64,
     pub num_links: u64,
     pub is_regular: bool,
 }
@@ -81,6 +83,7 @@ fn file_stat(metadata: &std::fs::Metadata) -> FileStat {
             birth_time_ns: birth_time.map_or(0, |t| t.as_nanos() as u64),
         },
         size: metadata.len(),
+        modified_ns: metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()),
         num_links: metadata.nlink(),
         is_regular: metadata.is_file(),
     }

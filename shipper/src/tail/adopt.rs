@@ -99,8 +99,13 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if let Some(&slot) = self.by_identity.get(&stat.identity) {
             return Ok(slot);
         }
-        let source = match self.take_row(&stat) {
-            Some(row) => self.resume(row, found, file, stat, now)?,
+        let source = match self.row_of(&stat) {
+            Some(at) => {
+                let source = self.resume(self.absent[at].clone(), found, file, stat, now)?;
+                // Only now: a fault while reading must not cost the position.
+                self.absent.swap_remove(at);
+                source
+            }
             None => self.fresh(found.input, found.path, file, stat, 0, now),
         };
         info!(path = %source.path.display(), source = %source.id, position = source.covered, size = stat.size, "tailing");
@@ -113,19 +118,15 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// The checkpoint's row of this file. Device numbers may change with a reboot, so they only decide where the file
     /// system has no birth times.
-    fn take_row(&mut self, stat: &FileStat) -> Option<Row> {
+    fn row_of(&self, stat: &FileStat) -> Option<usize> {
         let identity = stat.identity;
         let is_same = |row: &Row| {
             row.identity.inode == identity.inode
                 && row.identity.birth_time_ns == identity.birth_time_ns
                 && (identity.birth_time_ns != 0 || row.identity.device == identity.device)
         };
-        let at = self
-            .absent
-            .iter()
-            .position(|row| row.identity == identity)
-            .or_else(|| self.absent.iter().position(is_same));
-        at.map(|at| self.absent.swap_remove(at))
+        let exact = self.absent.iter().position(|row| row.identity == identity);
+        exact.or_else(|| self.absent.iter().position(is_same))
     }
 
     fn resume(
@@ -136,12 +137,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         stat: FileStat,
         now: Now,
     ) -> io::Result<Source<F::File>> {
-        let is_same = self.has_content_of(&row, &file, stat.size);
-        if !matches!(is_same, Ok(true)) {
-            self.absent.push(row.clone());
-        }
-        if !is_same? {
-            self.absent.pop();
+        if !self.has_content_of(&row, &file, stat.size)? {
             info!(path = %found.path.display(), source = %row.source, "the file was rewritten while nobody looked, reading it as a new one");
             self.lost("truncated", &found.path, row.acknowledged, row.size);
             *self.stats.rotations.entry("truncate").or_default() += 1;
@@ -156,10 +152,13 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.covered_at_save = row.acknowledged;
         source.ledger = PositionLedger::new(row.acknowledged);
         source.guard = Guard::new(row.acknowledged, &before[..num_read]);
+        source.ahead = (row.guard.position > row.acknowledged).then_some(row.guard);
         source.prefix = row.prefix;
         source.hours = row.hours;
         source.boundaries = row.boundaries;
         source.horizon = row.horizon;
+        source.saving_horizon = row.horizon;
+        source.next_horizon = row.horizon;
         source.stamped_until = row.horizon;
         source.size = row.size.max(stat.size);
         Ok(source)
@@ -206,14 +205,17 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             fate: Fate::Listed,
             covered: 0,
             size: stat.size,
-            last_size: stat.size,
+            last_look: (stat.size, stat.modified_ns),
             read_end: 0,
             ledger: PositionLedger::new(0),
             prefix: Print::of(b""),
             guard: Guard::new(0, b""),
+            ahead: None,
             hours: Vec::new(),
             boundaries: Vec::new(),
             horizon: 0,
+            saving_horizon: 0,
+            next_horizon: 0,
             covered_at_save: 0,
             stamped_until: 0,
             long: None,

@@ -81,6 +81,7 @@ pub struct Tailer<F: FileSystem, B, S> {
     /// When an acknowledgement last arrived, or the first of the outstanding records was sent.
     acked_at: Duration,
     last_save: u64,
+    is_last_save_taken: bool,
     saved_at: Duration,
     save_took: Duration,
     is_dirty: bool,
@@ -127,6 +128,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             inflight_bytes: 0,
             acked_at: Duration::ZERO,
             last_save: 0,
+            is_last_save_taken: true,
             saved_at: Duration::ZERO,
             save_took: Duration::ZERO,
             is_dirty: false,
@@ -190,6 +192,12 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Sources that waited for a durable note go on.
     fn take_saves(&mut self) {
         let durable = self.store.durable();
+        if durable == self.last_save && !self.is_last_save_taken {
+            self.is_last_save_taken = true;
+            for source in self.sources.iter_mut().flatten() {
+                source.horizon = source.saving_horizon;
+            }
+        }
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.retain(|&slot| {
             let Some(source) = self.sources[slot].as_mut() else { return false };
@@ -228,6 +236,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             return;
         }
         self.last_save += 1;
+        self.is_last_save_taken = false;
         let mut rows = Vec::with_capacity(self.sources.len() + self.absent.len());
         for source in self.sources.iter_mut().flatten().filter(|s| s.fate != Fate::Replaced) {
             rows.push(source.row(&self.settings.inputs[source.input].id));
@@ -257,8 +266,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 if stat.num_links == 0 && source.fate != Fate::Replaced {
                     source.fate = Fate::Deleted;
                 }
-                if stat.size != source.last_size {
-                    source.last_size = stat.size;
+                let look = (stat.size, stat.modified_ns);
+                if look != source.last_look {
+                    source.last_look = look;
                     source.size = source.size.max(stat.size);
                     source.grown_at = now.mono;
                     Self::enqueue(&mut self.ready, slot, source);
@@ -283,6 +293,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let is_text = self.settings.inputs[source.input].format == Format::Text;
         let patience = match source.fate {
             _ if self.is_flushing => Duration::ZERO,
+            // It was renamed to a name that a pattern matches too.
+            Fate::Listed if source.current_path != source.path => self.settings.rotate_wait,
             Fate::Listed if is_text => self.settings.partial_after,
             Fate::Listed => return,
             Fate::Unlisted | Fate::Deleted | Fate::Replaced => self.settings.rotate_wait,
@@ -292,8 +304,6 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         source.unfinished = None;
         source.boundaries.push(end);
-            // It was renamed to a name that a pattern matches too.
-            Fate::Listed if source.current_path != source.path => self.settings.rotate_wait,
         source.boundaries.sort_unstable();
         source.boundaries.dedup();
         self.wait_for_save(slot);
@@ -397,11 +407,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.inflight_bytes > 0
     }
 
-    /// Starts the last save of a planned end. `is_saved` tells when it is durable.
+    /// Starts the last save of a planned end, after [`Self::stop_reading`]. [`Self::is_saved`] tells when it is durable.
     pub fn save_for_end(&mut self, now: Now) -> u64 {
         for source in self.sources.iter_mut().flatten().filter(|s| s.is_settled()) {
             // Nothing beyond was ever produced, and nothing will be: bytes written later get their own hour.
-            source.horizon = source.stamped_until.max(source.covered);
+            source.next_horizon = source.stamped_until.max(source.covered);
             source.covered_at_save = source.covered;
         }
         self.is_urgent = true;
@@ -433,6 +443,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             inflight_bytes: self.inflight_bytes,
             open_files: sources().filter(|s| s.file.is_some()).count() as u64,
             unreadable_files: self.unreadable.len() as u64,
+            unwatched_folders: 0,
             sources: sources().count() as u64,
             oldest_unacked_seconds: waited,
             checkpoint_errors: self.store.num_failures(),
@@ -442,7 +453,6 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Every source with its positions, for people.
     pub fn rows(&self) -> impl Iterator<Item = &Source<F::File>> {
-            unwatched_folders: 0,
         self.sources.iter().flatten()
     }
 
@@ -463,4 +473,4 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 }
 
 #[cfg(test)]
-mod tests;
+mod simulation;

@@ -76,7 +76,20 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             Ok(num_read) => num_read,
             Err(cause) => return self.read_failed(slot, &cause, now),
         };
-        if !guard.matches(&buffer[..num_read]) {
+        let is_same = match source.ahead {
+            Some(ahead) => {
+                let mut bytes = [0; Guard::MAX_LENGTH];
+                let bytes = &mut bytes[..ahead.length as usize];
+                match self.files.read_at(file, bytes, ahead.start()) {
+                    Ok(num_read) => ahead.matches(&bytes[..num_read]),
+                    Err(cause) => return self.read_failed(slot, &cause, now),
+                }
+            }
+            None => true,
+        };
+        let is_begun = guard.start() == 0 && source.long.is_none();
+        let has_prefix = !is_begun || source.prefix.matches(&buffer[..num_read]);
+        if !is_same || !has_prefix || !guard.matches(&buffer[..num_read]) {
             self.replace_generation(slot, now);
             return Stop::Held;
         }
@@ -137,6 +150,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let has_unfinished = frame::unfinished_line(&window[at..]).is_some();
         source.read_end = base + window.len() as u64;
         source.unfinished = has_unfinished.then_some(source.read_end);
+        source.ahead = source.unfinished.map(|end| Guard::new(end, &window[at..])).or(source.ahead);
         Stop::AtEnd
     }
 
@@ -148,6 +162,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             self.stats.read_bytes += position - source.covered;
             source.covered = position;
             source.guard = Guard::new(position, before);
+            source.ahead = source.ahead.filter(|ahead| ahead.position > position);
             source.unfinished = None;
         }
     }
@@ -168,6 +183,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let before = search;
         let end = search.advance(&buffer[..num_read], source.next_boundary(search.line_start));
         source.long = Some(search);
+        if search.searched > source.covered && end.is_none() && num_read > 0 {
+            source.ahead = Some(Guard::new(search.searched, &buffer[..num_read]));
+        }
         let Some(end) = end else {
             if num_read == buffer.len() {
                 return Stop::More;
@@ -200,12 +218,15 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let Some(source) = self.sources[slot].as_ref() else { return Err(Stop::Held) };
         let (covered, id, path) = (source.covered, source.id, source.path.clone());
         if end.end - covered > u64::from(u32::MAX) {
+            let length = (Guard::MAX_LENGTH as u64).min(end.end) as usize;
+            let num_read = self.read_some(slot, &mut buffer[..length], end.end - length as u64, now)?;
             self.lost("too_large", &path, covered, end.end);
-            self.finish_long(slot, end.end, buffer, now)?;
+            self.end_long(slot, end.end, &buffer[..num_read]);
             return Ok(());
         }
         let mut bytes = CoveredBytes::new();
         let mut content = Vec::new();
+        let mut last = Vec::new();
         // The content is cut where nothing of it could be sent anyway.
         let max_content = self.settings.max_record as u64 + 2;
         let mut at = covered;
@@ -217,6 +238,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             let from = line_start.clamp(at, at + num_read as u64);
             let to = (line_start + max_content).clamp(at, at + num_read as u64);
             content.extend_from_slice(&piece[(from - at) as usize..(to - at) as usize]);
+            last.extend_from_slice(&piece[num_read.saturating_sub(Guard::MAX_LENGTH)..]);
+            last.drain(..last.len().saturating_sub(Guard::MAX_LENGTH));
             at += num_read as u64;
         }
         let mut flags = if end.is_partial { Flags::PARTIAL } else { Flags::NONE };
@@ -230,19 +253,15 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let Some(id) = bytes.identify(id, covered) else { return Err(Stop::Held) };
         self.send(slot, partition, Record { id, content: &content, offset: line_start, flags }, now)?;
-        self.finish_long(slot, end.end, buffer, now)
+        self.end_long(slot, end.end, &last);
+        Ok(())
     }
 
-    fn finish_long(&mut self, slot: usize, end: u64, buffer: &mut [u8], now: Now) -> Result<(), Stop> {
-        let length = (Guard::MAX_LENGTH as u64).min(end) as usize;
-        let read = self.read_some(slot, &mut buffer[..length], end - length as u64, now);
+    fn end_long(&mut self, slot: usize, end: u64, before: &[u8]) {
         if let Some(source) = self.sources[slot].as_mut() {
             source.long = None;
         }
-        // Without the bytes there is no guard, which a truncation that comes next makes up for.
-        let before = &buffer[..if read == Ok(length) { length } else { 0 }];
         self.advance(slot, end, before);
-        Ok(())
     }
 
     /// Reads bytes that stood there a moment ago.

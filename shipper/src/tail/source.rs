@@ -40,18 +40,25 @@ pub struct Source<F> {
     pub covered: u64,
     /// The most bytes that the file was seen to have.
     pub size: u64,
-    /// Its size when it was last examined.
-    pub last_size: u64,
+    /// Size and time of modification when it was last examined. The time tells of a rewrite to the same size.
+    pub last_look: (u64, i64),
     /// Where the last reading met the end of the file.
     pub read_end: u64,
     pub ledger: PositionLedger,
     pub prefix: Print,
     /// The bytes before `covered`.
     pub guard: Guard,
+    /// The bytes before a position behind `covered` up to which something was decided: an unfinished line was seen to
+    /// end there, or a long line not to end before.
+    pub ahead: Option<Guard>,
     pub hours: Vec<HourNote>,
     pub boundaries: Vec<u64>,
     /// No record that starts at or after this position was produced, as far as the durable state knows.
     pub horizon: u64,
+    /// The horizon in the save under way; it counts once that is durable.
+    pub saving_horizon: u64,
+    /// The horizon for the save after that.
+    pub next_horizon: u64,
     /// Where the last checkpoint found `covered`; tells the pace.
     pub covered_at_save: u64,
     /// No record that starts at or after this position was produced, in this or an earlier process.
@@ -83,7 +90,9 @@ pub enum Stamp {
 }
 
 impl<F> Source<F> {
-    const MIN_RESERVE: u64 = 64 * 1024;
+    /// A second's worth of a quiet file, so that few records wait for a save of their own. The simulation reserves little,
+    /// to meet the horizon often.
+    const MIN_RESERVE: u64 = if cfg!(test) { 100 } else { 64 * 1024 };
     const MAX_RESERVE: u64 = 64 * 1024 * 1024;
 
     /// Decides the read time of the record that covers `start..end`.
@@ -109,7 +118,7 @@ impl<F> Source<F> {
     /// Moves the horizon ahead by what the source is likely to need until the next save.
     fn reserve(&mut self, end: u64) {
         let pace = end.saturating_sub(self.covered_at_save);
-        self.horizon = self.horizon.max(end + (2 * pace).clamp(Self::MIN_RESERVE, Self::MAX_RESERVE));
+        self.next_horizon = self.next_horizon.max(end + (2 * pace).clamp(Self::MIN_RESERVE, Self::MAX_RESERVE));
     }
 
     pub fn next_boundary(&self, after: u64) -> Option<u64> {
@@ -123,10 +132,11 @@ impl<F> Source<F> {
         self.hours.drain(..first_kept);
         self.boundaries.retain(|&b| b > acknowledged);
         let pace = self.covered.saturating_sub(self.covered_at_save);
-        if pace > 0 && self.covered + pace > self.horizon {
+        if pace > 0 && self.covered + pace > self.next_horizon {
             self.reserve(self.covered);
         }
         self.covered_at_save = self.covered;
+        self.saving_horizon = self.next_horizon;
         Row {
             source: self.id,
             input: input_id.to_owned(),
@@ -136,9 +146,9 @@ impl<F> Source<F> {
             generation: self.generation,
             size: self.size,
             acknowledged,
-            horizon: self.horizon,
+            horizon: self.next_horizon,
             prefix: self.prefix,
-            guard: self.guard,
+            guard: self.ahead.unwrap_or(self.guard),
             hours: self.hours.clone(),
             boundaries: self.boundaries.clone(),
             last_seen_ms: self.last_seen_ms,
@@ -147,6 +157,8 @@ impl<F> Source<F> {
 
     /// Goes back to the first unacknowledged record. `before` are the bytes that end there.
     pub fn rewind_to(&mut self, position: u64, before: &[u8]) {
+        // What was read beyond is still compared: `before` may already be bytes of a rewrite.
+        self.ahead = self.ahead.or(Some(self.guard)).filter(|ahead| ahead.position > position);
         self.covered = position;
         self.guard = Guard::new(position, before);
         self.long = None;

@@ -1,0 +1,454 @@
+//! The tailer against a simulated disk, topic and clock, under random faults that a seed repeats.
+//!
+//! The oracle knows every line. A line may be missing only if its bytes were destroyed (truncated, or deleted without an
+//! open descriptor) before a record with them was in the topic. No line may stand under two ids, none may be torn, and all
+//! records of one id must lead to the same index: the same hour of read time.
+
+mod broker;
+mod files;
+mod random;
+mod store;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use self::broker::{Producer, Topic};
+use self::files::{Files, Handle};
+use self::random::Random;
+use self::store::{DiskState, Saver};
+use super::{InputSettings, Now, Settings, Tailer};
+use crate::checkpoint::row;
+use crate::discover::Found;
+use crate::encode::Format;
+
+struct World {
+    random: Random,
+    files: Files,
+    topic: Rc<RefCell<Topic>>,
+    disk: Rc<RefCell<DiskState>>,
+    tailer: Option<Tailer<Files, Producer, Saver>>,
+    now: Now,
+    num_lines: u64,
+    num_rotations: u64,
+    /// Every complete line by its text.
+    written: BTreeSet<String>,
+    /// Lines whose bytes were destroyed before any record had them.
+    excused: BTreeSet<String>,
+    /// Files by inode, with what the oracle must know when they vanish.
+    deleted: Vec<Handle>,
+    /// The unfinished line at the end of each inode, by its number.
+    open_lines: BTreeMap<u64, String>,
+    /// Lines that may arrive in parts, because their first part stood unfinished for long.
+    divisible: BTreeSet<String>,
+    trace: Vec<String>,
+}
+
+const WINDOW: usize = 160;
+const FIRST_HOUR_MS: i64 = 490_000 * 3_600_000;
+
+fn settings() -> Settings {
+    Settings {
+        inputs: vec![InputSettings { id: "app".into(), format: Format::Text, fields: vec![] }],
+        host_id: "host".into(),
+        host_name: "host".into(),
+        max_record: 4096,
+        max_inflight: 3000,
+        window: WINDOW,
+        checkpoint_interval: Duration::from_secs(1),
+        partial_after: Duration::from_secs(300),
+        rotate_wait: Duration::from_secs(5),
+        close_unlisted: Duration::from_secs(300),
+        max_absent: 100,
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let files = Files::default();
+        {
+            let mut state = files.0.borrow_mut();
+            state.has_birth_times = random.chance(80);
+            state.faults = Some(Random::new(random.next()));
+        }
+        let topic = Topic {
+            log: Vec::new(),
+            num_partitions: random.chance(70).then_some(2),
+            random: Random::new(random.next()),
+            is_healthy: false,
+        };
+        let disk =
+            DiskState { text: row::to_text(&[]).unwrap(), random: Random::new(random.next()), is_healthy: false };
+        let now = Now { wall_ms: FIRST_HOUR_MS + 3_500_000, mono: Duration::from_secs(1) };
+        let mut world = Self {
+            random,
+            files,
+            topic: Rc::new(RefCell::new(topic)),
+            disk: Rc::new(RefCell::new(disk)),
+            tailer: None,
+            now,
+            num_lines: 0,
+            num_rotations: 0,
+            written: BTreeSet::new(),
+            excused: BTreeSet::new(),
+            deleted: Vec::new(),
+            open_lines: BTreeMap::new(),
+            divisible: BTreeSet::new(),
+            trace: Vec::new(),
+        };
+        world.start();
+        world
+    }
+
+    fn start(&mut self) {
+        let rows = row::from_text(&self.disk.borrow().text).unwrap();
+        let producer = Producer::new(Rc::clone(&self.topic));
+        let saver = Saver::new(Rc::clone(&self.disk));
+        self.tailer = Some(Tailer::new(settings(), self.files.clone(), producer, saver, rows, 0));
+    }
+
+    fn kill(&mut self) {
+        self.trace.push(format!("kill at {}", self.now.wall_ms / 3_600_000));
+        if std::env::var("SIMULATION_SEED").is_ok() {
+            eprintln!("kill, disk: {}", String::from_utf8_lossy(&self.disk.borrow().text));
+        }
+        self.tailer = None;
+        self.reap(true);
+        self.start();
+    }
+
+    fn step(&mut self) {
+        match self.random.below(100) {
+            0..30 => self.append(),
+            30..34 => self.append_unfinished(),
+            34..37 => self.rotate(),
+            37..39 => self.truncate(),
+            39..41 => self.delete(),
+            41..42 => self.move_away(),
+            42..44 => self.kill(),
+            44..54 => self.scan(),
+            54..60 => self.look_around(),
+            60..62 => {
+                let mut topic = self.topic.borrow_mut();
+                topic.num_partitions = Some(topic.num_partitions.map_or(2, |n| if n < 4 { n + 1 } else { n }));
+            }
+            62..63 => self.now.wall_ms += 1_200_000,
+            _ => self.turn(),
+        }
+        self.reap(false);
+    }
+
+    fn turn(&mut self) {
+        let pause = self.random_pause();
+        self.pass(pause);
+        if let Some(tailer) = &mut self.tailer {
+            tailer.turn(self.now, Duration::ZERO);
+        }
+    }
+
+    fn random_pause(&mut self) -> Duration {
+        Duration::from_millis(if self.random.chance(5) { 20_000 } else { self.random.below(700) })
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.mono += time;
+        self.now.wall_ms += time.as_millis() as i64;
+    }
+
+    fn scan(&mut self) {
+        let found: Vec<_> = {
+            let state = self.files.0.borrow();
+            let listed = state.names.iter().filter(|(path, _)| !path.to_string_lossy().ends_with(".gz"));
+            listed
+                .map(|(path, inode)| Found { input: 0, path: path.clone(), stat: files::stat(&inode.borrow()) })
+                .collect()
+        };
+        if let Some(tailer) = &mut self.tailer {
+            tailer.apply_scan(found, &[], self.now);
+        }
+    }
+
+    fn look_around(&mut self) {
+        if let Some(tailer) = &mut self.tailer {
+            tailer.look_around(self.now);
+        }
+    }
+
+    fn live_names(&self) -> Vec<PathBuf> {
+        let state = self.files.0.borrow();
+        state.names.keys().filter(|path| path.to_string_lossy().ends_with(".log")).cloned().collect()
+    }
+
+    fn pick_live(&mut self) -> (PathBuf, Handle) {
+        let names = self.live_names();
+        if names.len() < 3 && (names.is_empty() || self.random.chance(20)) {
+            self.num_rotations += 1;
+            let path = PathBuf::from(format!("/logs/{}.log", self.num_rotations));
+            let handle = self.files.create(&path, b"");
+            return (path, handle);
+        }
+        let path = self.random.pick(&names).unwrap().clone();
+        let handle = Rc::clone(&self.files.0.borrow().names[&path]);
+        (path, handle)
+    }
+
+    fn line(&mut self) -> String {
+        self.num_lines += 1;
+        // Some lines are longer than a window.
+        let length = if self.random.chance(8) { self.random.below(3 * WINDOW as u64) } else { self.random.below(20) };
+        // No two lines share a run of bytes, so that a rewrite never looks like what it replaced.
+        let fill: String = (0..length).map(|_| char::from(b'a' + self.random.below(26) as u8)).collect();
+        format!("line-{}-{fill}", self.num_lines)
+    }
+
+    /// Appends to a file, finishing its unfinished line first.
+    fn append(&mut self) {
+        let (path, handle) = self.pick_live();
+        let mut bytes = Vec::new();
+        if let Some(rest) = self.open_lines.remove(&key(&handle)) {
+            let line = format!("{rest}end");
+            bytes.extend_from_slice(b"end\n");
+            self.divisible.insert(line.clone());
+            self.written.insert(line);
+        }
+        for _ in 0..=self.random.below(4) {
+            let line = self.line();
+            if self.random.chance(10) {
+                bytes.extend_from_slice(b"\n\r\n");
+            }
+            bytes.extend_from_slice(line.as_bytes());
+            bytes.extend_from_slice(if self.random.chance(20) { b"\r\n" } else { b"\n" });
+            self.written.insert(line);
+        }
+        handle.borrow_mut().content.extend_from_slice(&bytes);
+        if self.random.chance(70)
+            && let Some(tailer) = &mut self.tailer
+        {
+            tailer.written(&path, self.now);
+        }
+    }
+
+    fn append_unfinished(&mut self) {
+        let (_, handle) = self.pick_live();
+        if self.open_lines.contains_key(&key(&handle)) {
+            return;
+        }
+        let line = self.line();
+        handle.borrow_mut().content.extend_from_slice(line.as_bytes());
+        self.open_lines.insert(key(&handle), line);
+    }
+
+    fn rotate(&mut self) {
+        let (path, _) = self.pick_live();
+        self.num_rotations += 1;
+        let to = PathBuf::from(format!("{}.{}", path.display(), self.num_rotations));
+        self.trace.push(format!("rotate {}", path.display()));
+        self.files.rename(&path, &to);
+        self.files.create(&path, b"");
+    }
+
+    fn truncate(&mut self) {
+        let (path, handle) = self.pick_live();
+        self.trace.push(format!("truncate {}", path.display()));
+        self.excuse(&handle);
+        self.open_lines.remove(&key(&handle));
+        handle.borrow_mut().content.clear();
+        // Sometimes the writer is quick: the file is long again before anybody looks.
+        for _ in 0..self.random.below(6) {
+            let line = self.line();
+            handle.borrow_mut().content.extend_from_slice(format!("{line}\n").as_bytes());
+            self.written.insert(line);
+        }
+    }
+
+    fn delete(&mut self) {
+        let names: Vec<_> = self.files.0.borrow().names.keys().cloned().collect();
+        if let Some(path) = self.random.pick(&names).cloned() {
+            self.trace.push(format!("delete {}", path.display()));
+            self.deleted.extend(self.files.delete(&path));
+        }
+        self.reap(true);
+    }
+
+    fn move_away(&mut self) {
+        let names: Vec<_> = self.files.0.borrow().names.keys().cloned().collect();
+        if let Some(path) = self.random.pick(&names).cloned().filter(|p| !p.to_string_lossy().ends_with(".gz")) {
+            self.trace.push(format!("move away {}", path.display()));
+            // A file nobody had seen under a name that matches is out of reach, like a deleted one.
+            let handle = Rc::clone(&self.files.0.borrow().names[&path]);
+            self.num_rotations += 1;
+            self.files.rename(&path, Path::new(&format!("/logs/{}.gz", self.num_rotations)));
+            self.excuse(&handle);
+        }
+    }
+
+    /// Lines of this file that are in no record yet may be missing from now on.
+    fn excuse(&mut self, handle: &Handle) {
+        let delivered: BTreeSet<String> = self.topic.borrow().log.iter().map(|m| message(&m.value).0).collect();
+        let content = handle.borrow().content.clone();
+        let text = String::from_utf8(content).unwrap();
+        // A part that was flushed is a record of its own.
+        self.excused.extend(self.open_lines.get(&key(handle)).cloned());
+        self.excused.extend(text.lines().filter(|line| !delivered.contains(*line)).map(str::to_owned));
+    }
+
+    /// Deleted files that only we still know are gone for good. `is_excused`: the shipper had no chance to keep them.
+    fn reap(&mut self, is_excused: bool) {
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.deleted).into_iter().partition(|handle| Rc::strong_count(handle) == 1);
+        self.deleted = kept;
+        for handle in gone {
+            if is_excused {
+                self.excuse(&handle);
+            }
+            if let Some(rest) = self.open_lines.remove(&key(&handle))
+                && !is_excused
+            {
+                self.written.insert(rest);
+            }
+            self.files.reuse(handle.borrow().number);
+        }
+    }
+
+    /// All faults end; everything that can be delivered must be.
+    fn settle(&mut self) {
+        self.files.0.borrow_mut().faults = None;
+        self.topic.borrow_mut().is_healthy = true;
+        self.disk.borrow_mut().is_healthy = true;
+        self.topic.borrow_mut().num_partitions.get_or_insert(1);
+        for round in 0..400 {
+            self.pass(Duration::from_secs(if round % 100 == 99 { 400 } else { 1 }));
+            self.scan();
+            self.look_around();
+            for _ in 0..8 {
+                if let Some(tailer) = &mut self.tailer {
+                    tailer.turn(self.now, Duration::ZERO);
+                }
+            }
+            self.reap(false);
+        }
+        for rest in std::mem::take(&mut self.open_lines).into_values() {
+            self.written.insert(rest);
+        }
+    }
+
+    /// Prints where things stand, for a replayed schedule.
+    fn show(&self) {
+        for (path, inode) in &self.files.0.borrow().names {
+            let inode = inode.borrow();
+            eprintln!("file {} inode {} {:?}", path.display(), inode.number, String::from_utf8_lossy(&inode.content));
+        }
+        for m in &self.topic.borrow().log {
+            let id = millrace_common::record::RecordId::decode(&m.key).unwrap();
+            eprintln!("record {} {}+{} {:?}", id.source, id.range.start, id.range.length, message(&m.value));
+        }
+        for source in self.tailer.iter().flat_map(|tailer| tailer.rows()) {
+            eprintln!(
+                "source {} {} generation {} covered {} size {} acknowledged {} outstanding {} unfinished {:?} long {:?} queued {} waits {:?} retry {:?} fate {:?}",
+                source.id,
+                source.current_path.display(),
+                source.generation,
+                source.covered,
+                source.size,
+                source.ledger.acknowledged(),
+                source.ledger.num_outstanding(),
+                source.unfinished,
+                source.long,
+                source.is_queued,
+                source.waits_for,
+                source.retry_at,
+                source.fate,
+            );
+        }
+    }
+
+    fn judge(&self) -> Result<(), String> {
+        let topic = self.topic.borrow();
+        let mut by_id: BTreeMap<&[u8], (String, i64, i32)> = BTreeMap::new();
+        for m in &topic.log {
+            let (text, time) = message(&m.value);
+            let hour = m.timestamp_ms.div_euclid(3_600_000);
+            if hour != time {
+                return Err(format!("record time and Kafka time differ for `{text}`"));
+            }
+            let known = by_id.entry(&m.key).or_insert_with(|| (text.clone(), hour, m.partition));
+            if known.0 != text {
+                return Err(format!("one id for `{}` and `{text}`", known.0));
+            }
+            if known.1 != hour {
+                let id = millrace_common::record::RecordId::decode(&m.key);
+                return Err(format!("`{text}` has two hours: {} and {hour}: {id:?}", known.1));
+            }
+        }
+        let mut seen = BTreeMap::new();
+        for (text, _, _) in by_id.values() {
+            *seen.entry(text.clone()).or_insert(0) += 1;
+        }
+        // A line that stood unfinished may come as two records; together they are the line.
+        for line in &self.divisible {
+            let Some(head) = line.strip_suffix("end") else { continue };
+            if !seen.contains_key(line)
+                && let Some(count) = seen.remove(head)
+            {
+                let Some(tail) = seen.get_mut("end") else { return Err(format!("`{line}` lost its end")) };
+                *tail -= 1;
+                seen.insert(line.clone(), count);
+            }
+        }
+        seen.retain(|text, count| *count > 0 || text != "end");
+        for line in &self.written {
+            match seen.remove(line) {
+                Some(1) => {}
+                Some(count) => return Err(format!("`{line}` {count} times")),
+                None if self.excused.contains(line) => {}
+                None => return Err(format!("`{line}` is missing")),
+            }
+        }
+        // What is left: unfinished lines of truncated files that were flushed, whole as far as they went.
+        match seen.keys().find(|text| !self.excused.contains(*text) && *text != "end") {
+            Some(torn) => Err(format!("`{torn}` was never written like this")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn key(handle: &Handle) -> u64 {
+    let inode = handle.borrow();
+    inode.number << 32 | inode.birth_time_ns
+}
+
+/// The message of a record and the hour of its time.
+fn message(value: &[u8]) -> (String, i64) {
+    let record: serde_json::Value = serde_json::from_slice(value).unwrap();
+    let time: jiff::Timestamp = record["@timestamp"].as_str().unwrap().parse().unwrap();
+    (record["message"].as_str().unwrap().to_owned(), time.as_millisecond().div_euclid(3_600_000))
+}
+
+fn run(seed: u64) -> Result<(), String> {
+    let mut world = World::new(seed);
+    let num_steps = 30 + world.random.below(200);
+    for _ in 0..num_steps {
+        world.step();
+    }
+    world.settle();
+    if std::env::var("SIMULATION_SEED").is_ok() {
+        world.show();
+    }
+    world.judge().map_err(|fault| format!("seed {seed}: {fault}; {}", world.trace.join(", ")))
+}
+
+/// `SIMULATION_SEED=n` replays one schedule; `SIMULATION_SCHEDULES=n` sets how many are tried.
+#[test]
+fn no_line_is_lost_doubled_or_torn_under_random_faults() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(seed) = number("SIMULATION_SEED") {
+        return run(seed).unwrap();
+    }
+    let num_schedules = number("SIMULATION_SCHEDULES").unwrap_or(10_000);
+    let faults: Vec<_> = (0..num_schedules).filter_map(|seed| run(seed).err()).collect();
+    let shown = &faults[..faults.len().min(5)];
+    assert!(faults.is_empty(), "{} of {num_schedules} schedules failed: {shown:#?}", faults.len());
+}
