@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub(super) struct Decision<'p, 't, 'r> {
     pub folded: FoldTree<'p, 't>,
     /// The fold field in the document does not fit as it is.
     pub rebuilds_fold: bool,
-    pub created: Vec<(String, Arc<Created>)>,
+    pub created: HashMap<String, Arc<Created>>,
 }
 
 pub(super) struct Decider<'a, 'r> {
@@ -68,7 +69,7 @@ impl<'r> Decider<'_, 'r> {
         // Outer members first; of the findings on one member the one that removes it for good.
         findings.sort_by_key(|finding| (finding.span.start, Reverse(finding.span.end), rank(&finding.what)));
         let mut decision =
-            Decision { edits: Vec::new(), folded: FoldTree::default(), rebuilds_fold: false, created: Vec::new() };
+            Decision { edits: Vec::new(), folded: FoldTree::default(), rebuilds_fold: false, created: HashMap::new() };
         let mut changed_to = 0;
         for finding in findings {
             if finding.span.start < changed_to {
@@ -110,7 +111,7 @@ impl<'r> Decider<'_, 'r> {
         }
     }
 
-    fn step(&mut self, finding: &Finding<'_, '_>, created: &mut Vec<(String, Arc<Created>)>) -> Result<Step, Reject> {
+    fn step(&mut self, finding: &Finding<'_, '_>, created: &mut HashMap<String, Arc<Created>>) -> Result<Step, Reject> {
         let has_fold = self.rule.fold_into.is_some();
         match &finding.what {
             What::Duplicate => Ok(Step::Remove(ActionKind::DuplicateKey)),
@@ -141,11 +142,14 @@ impl<'r> Decider<'_, 'r> {
         &mut self,
         finding: &Finding<'_, '_>,
         new: &Arc<Created>,
-        created: &mut Vec<(String, Arc<Created>)>,
+        created: &mut HashMap<String, Arc<Created>>,
     ) -> Result<Step, Reject> {
+        if created.contains_key(&finding.path) {
+            return Ok(Step::Nothing);
+        }
         if let Some(room) = self.room.checked_sub(new.cost) {
             self.room = room;
-            created.push((finding.path.clone(), Arc::clone(new)));
+            created.insert(finding.path.clone(), Arc::clone(new));
             return Ok(Step::Nothing);
         }
         let is_protected = self.is_protected(finding);

@@ -5,6 +5,7 @@ use millrace_common::json::{self, Kind};
 use super::action::RejectReason;
 use super::decide::{reason, why};
 use super::plan::Plan;
+use super::plan::model::{Child, Field};
 use super::walk::{Finding, Walk, What};
 
 /// What Elasticsearch would make of a document, given the mapping as it was read.
@@ -66,6 +67,11 @@ impl Plan {
                     if let Some(known) = creates.iter_mut().find(|known| known.path == finding.path) {
                         known.type_name.clone_from(&new.type_name);
                         continue;
+                    }
+                    let is_copied_to = |field: &Field| field.copy_to.contains(&finding.path);
+                    if matches!(new.child, Child::Object(_)) && self.model.fields.iter().any(is_copied_to) {
+                        // Refused by the mapping that the document asks for: fields are not copied to objects.
+                        unsure.get_or_insert_with(|| finding.path.clone());
                     }
                     let is_within = self.model.num_fields + cost + new.cost <= self.model.limits.total_fields;
                     if is_within {

@@ -117,7 +117,10 @@ impl<'t> Way<'_, 't> {
 struct Member<'w, 'p, 't> {
     start: usize,
     key: &'w Cow<'t, str>,
+    /// What is judged: the member's value or an element of it.
     value: Value<'p, 't>,
+    /// The member's value, which stands or falls as a whole.
+    whole: Value<'p, 't>,
 }
 
 pub(super) struct Walk<'m, 'p, 't> {
@@ -154,7 +157,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             if seen.repeats(&name) {
                 self.earlier_duplicates(object, up, &key, &name);
             }
-            self.member(place, up, Member { start: key.span().start, key: &name, value });
+            self.member(place, up, Member { start: key.span().start, key: &name, value, whole: value });
         }
     }
 
@@ -247,8 +250,8 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             // A step of a dotted key: the member is known by its whole key.
             trail.push(member.key.clone());
         }
-        let span = member.start..member.value.span().end;
-        self.findings.push(Finding { what, path, trail, span, value: member.value });
+        let span = member.start..member.whole.span().end;
+        self.findings.push(Finding { what, path, trail, span, value: member.whole });
     }
 }
 
@@ -270,10 +273,11 @@ fn has_object(value: Value<'_, '_>) -> bool {
     }
 }
 
-fn has_value(value: Value<'_, '_>) -> bool {
+/// Whether a value has a leaf, other than `null` unless that counts.
+fn has_leaf(value: Value<'_, '_>, counts_null: bool) -> bool {
     match value.kind() {
-        Kind::Null => false,
-        Kind::Array => value.elements().any(has_value),
+        Kind::Null => counts_null,
+        Kind::Array => value.elements().any(|element| has_leaf(element, counts_null)),
         _ => true,
     }
 }

@@ -2,10 +2,10 @@
 
 use millrace_common::json::Kind;
 
-use super::{Member, Walk, Way, What, has_value, is_runtime};
+use super::{Member, Walk, Way, What, has_leaf, is_runtime};
 use crate::map::check::{Fit, Misfit};
 use crate::map::judge::judge;
-use crate::map::plan::model::{Child, Dynamic, Field, Model};
+use crate::map::plan::model::{Child, Dynamic, Field, FieldKind, Model};
 
 impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     pub(super) fn field(&mut self, model: &Model, field: &Field, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
@@ -36,6 +36,10 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             let what = What::Misfit { misfit: Misfit::CopyOfObject, type_name: field.type_name.clone() };
             return self.note(what, way, field.path.clone(), member);
         }
+        if !has_leaf(member.value, true) {
+            // Without any value nothing is copied.
+            return;
+        }
         let model = self.model;
         match model.find(target) {
             Some(Child::Field(id)) => {
@@ -55,6 +59,11 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 self.note(what, way, target.to_owned(), member);
             }
             None => match model.nearest(target) {
+                Child::Field(id)
+                    if matches!(model.field(id).kind, FieldKind::Flattened { .. } | FieldKind::Unknown) =>
+                {
+                    self.note_member(What::Unsure, way, member);
+                }
                 Child::Field(id) if !is_runtime(model.field(id)) => {
                     let type_name = model.field(id).type_name.clone();
                     let what = What::Misfit { misfit: Misfit::ObjectForValue, type_name };
@@ -65,7 +74,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                     Dynamic::Strict => self.note(What::Strict, way, target.to_owned(), member),
                     Dynamic::False => {}
                     // Objects on the way to the target are created too: rare enough to let Elasticsearch judge.
-                    Dynamic::True | Dynamic::Runtime if has_value(member.value) => {
+                    Dynamic::True | Dynamic::Runtime if has_leaf(member.value, false) => {
                         self.note_member(What::Unsure, way, member);
                     }
                     Dynamic::True | Dynamic::Runtime => {}

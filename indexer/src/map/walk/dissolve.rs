@@ -32,9 +32,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 }
             }
             _ => {
-                let before = self.findings.len();
                 self.field(place.model, field, way, inner);
-                self.widen(before, member);
             }
         }
     }
@@ -65,7 +63,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             if seen.repeats(&written) {
                 self.earlier_duplicates(member.value, Some(way), &key, &written);
             }
-            let inner = Member { start: key.span().start, key: &written, value };
+            let inner = Member { start: key.span().start, key: &written, value, whole: value };
             let joined = format!("{}.{}", way.name, written);
             // The object's own key stays in the trail.
             let holder = Way { up: way.up, name: "", key: way.key };

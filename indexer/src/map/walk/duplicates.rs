@@ -20,7 +20,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         if let Some((key, value)) = before {
             let written = key.name();
             let way = Way { up, name, key: Some(&written) };
-            let member = Member { start: key.span().start, key: &written, value };
+            let member = Member { start: key.span().start, key: &written, value, whole: value };
             self.note(What::Duplicate, &way, way.path(), member);
         }
     }
@@ -48,7 +48,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                         self.earlier_duplicates(value, up, &key, &name);
                     }
                     let way = Way { up, name: &name, key: Some(&name) };
-                    let member = Member { start: key.span().start, key: &name, value: inner };
+                    let member = Member { start: key.span().start, key: &name, value: inner, whole: inner };
                     self.skip(inner, Some((&way, member)));
                 }
             }

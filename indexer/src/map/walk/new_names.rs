@@ -17,7 +17,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         }
         match place.dynamic {
             Dynamic::Strict => self.note_member(What::Strict, way, member),
-            Dynamic::False if is_object && !place.has_subobjects => self.dissolve(place, way, member),
+            Dynamic::False if is_object && !place.has_subobjects => self.new_dissolved(place, way, member),
             Dynamic::False => self.kept(way, member),
             Dynamic::True | Dynamic::Runtime if place.depth > MAX_WALK_DEPTH => {
                 self.note_member(What::TooDeep, way, member);
@@ -69,11 +69,12 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         }
     }
 
-    /// A new object under `subobjects: false` is a level of names only, unless a template makes a field of it.
+    /// A new object under `subobjects: false` is a level of names only, unless a template makes a field of it, which
+    /// happens even under `dynamic: false`.
     pub(super) fn new_dissolved(&mut self, place: Place<'_>, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
         let path = way.path();
         let detector = Detector { model: self.model, dynamic: place.dynamic };
-        if place.dynamic == Dynamic::True
+        if place.dynamic != Dynamic::Runtime
             && let Some(created) = detector.object(&path, way.name)
             && let Child::Field(id) = created.child
         {
@@ -114,25 +115,13 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         }
         match created.child {
             Child::Field(id) => {
-                let before = self.findings.len();
                 self.field(&created.model, created.model.field(id), way, inner);
-                self.widen(before, member);
             }
             Child::Object(id) if created.model.object(id).is_enabled => {
                 let what = What::Misfit { misfit: Misfit::ValueForObject, type_name: "object".to_owned() };
                 self.note(what, way, created.model.object(id).path.clone(), member);
             }
             Child::Object(_) => {}
-        }
-    }
-
-    /// Findings about one element speak of its whole member.
-    pub(super) fn widen(&mut self, from: usize, member: Member<'_, 'p, 't>) {
-        for finding in &mut self.findings[from..] {
-            if !matches!(finding.what, What::Duplicate) {
-                finding.span = member.start..member.value.span().end;
-                finding.value = member.value;
-            }
         }
     }
 
@@ -176,7 +165,10 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     ) -> Option<Arc<Created>> {
         if let Some(first) = self.created.get(&path).filter(|first| !first.is_runtime) {
             if first.type_name == created.type_name {
-                return Some(Arc::clone(first));
+                let first = Arc::clone(first);
+                // Noted again: the member that came first may not stay.
+                self.note(What::New(Arc::clone(&first)), way, path, member);
+                return Some(first);
             }
             let what = What::Disagreement { first: first.type_name.clone(), second: created.type_name };
             self.note(what, way, path, member);
