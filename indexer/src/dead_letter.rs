@@ -3,6 +3,11 @@
 //! A record is finished only when its letter is acknowledged. A letter that is refused comes back and is sent again later:
 //! nothing is dropped, the commit waits.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an edge module: the channel is bounded by the budgets of the partitions"
+)]
+
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -69,7 +74,9 @@ impl Letter {
         ];
         // A header without a value would say nothing.
         let told = headers.into_iter().filter(|(_, value)| !value.is_empty());
-        told.fold(OwnedHeaders::new_with_capacity(12), |all, (key, value)| all.insert(Header { key, value: Some(value) }))
+        told.fold(OwnedHeaders::new_with_capacity(12), |all, (key, value)| {
+            all.insert(Header { key, value: Some(value) })
+        })
     }
 }
 
@@ -132,13 +139,18 @@ pub struct DeadLetters {
 
 impl DeadLetters {
     /// `wake` is called after each delivery.
-    pub fn new(settings: &Kafka, topic: &str, wake: impl Fn() + Send + Sync + 'static) -> Result<Self, DeadLetterError> {
+    pub fn new(
+        settings: &Kafka,
+        topic: &str,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, DeadLetterError> {
         let mut config = kafka::producer("indexer", &settings.brokers, &producer_options(&settings.options))
             .map_err(DeadLetterError::Options)?;
         // Whether a letter is too large is for the topic to say.
         kafka::set_default(&mut config, "message.max.bytes", "1000000000");
         let (sender, delivered) = mpsc::channel();
-        let context = Context { log: Log::new(), delivered: sender, wake: Box::new(wake) as Box<dyn Fn() + Send + Sync> };
+        let context =
+            Context { log: Log::new(), delivered: sender, wake: Box::new(wake) as Box<dyn Fn() + Send + Sync> };
         let producer = config.create_with_context(context)?;
         Ok(Self { producer, topic: topic.to_owned(), delivered })
     }
@@ -172,11 +184,27 @@ impl DeadLetters {
 /// Of the operator's options those that both kinds of clients know: security, sockets, names.
 fn producer_options(options: &kafka::Options) -> kafka::Options {
     let is_common = |name: &str| {
-        ["sasl.", "ssl.", "security.", "socket.", "broker.", "client.", "metadata.", "reconnect.", "enable.ssl", "https.", "log."]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+        [
+            "sasl.",
+            "ssl.",
+            "security.",
+            "socket.",
+            "broker.",
+            "client.",
+            "metadata.",
+            "reconnect.",
+            "enable.ssl",
+            "https.",
+            "log.",
+        ]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
     };
-    options.iter().filter(|(name, _)| is_common(name)).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    options
+        .iter()
+        .filter(|(name, _)| is_common(name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 #[cfg(test)]

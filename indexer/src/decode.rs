@@ -114,11 +114,8 @@ mod tests {
     use millrace_common::json::Parser;
     use millrace_common::record::{CoveredRange, SourceId};
 
-    const ID: RecordId = RecordId {
-        source: SourceId::from_u64(7),
-        range: CoveredRange { start: 100, length: 10 },
-        checksum: 1,
-    };
+    const ID: RecordId =
+        RecordId { source: SourceId::from_u64(7), range: CoveredRange { start: 100, length: 10 }, checksum: 1 };
 
     fn record<'a>(key: Option<&'a [u8]>, value: &'a str, id_header: Option<&'a [u8]>) -> Incoming<'a> {
         let value = Some(value.as_bytes());
@@ -175,7 +172,12 @@ mod tests {
         };
         let base = id(Some(5), Some(b"k"), "v");
         assert_eq!(base, id(Some(5), Some(b"k"), "v"));
-        for other in [id(Some(6), Some(b"k"), "v"), id(Some(5), None, "v"), id(Some(5), Some(b"kv"), ""), id(None, Some(b"k"), "v")] {
+        for other in [
+            id(Some(6), Some(b"k"), "v"),
+            id(Some(5), None, "v"),
+            id(Some(5), Some(b"kv"), ""),
+            id(None, Some(b"k"), "v"),
+        ] {
             assert_ne!(base, other);
         }
     }

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the start of the process")]
 fn run(config: Config) -> anyhow::Result<Exit> {
     let owner = thread::current();
     let signals = Signals::install(move || owner.unpark()).context("cannot listen for signals")?;

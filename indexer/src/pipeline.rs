@@ -5,13 +5,17 @@
 //! blocks, so the group keeps its member whatever Elasticsearch does. Between turns the thread parks; every source of events
 //! unparks it.
 
+#![expect(clippy::disallowed_methods, reason = "an edge module: waiting for brokers is part of being alive")]
+
 mod flow;
 mod intake;
 mod letters;
 mod membership;
 mod meters;
 mod partitions;
+mod report;
 mod settle;
+mod take;
 mod targets;
 
 use std::sync::Arc;
@@ -46,7 +50,8 @@ pub fn run(config: Config, signals: &Signals, health: Arc<Health>) -> anyhow::Re
     let service = Service::start(client, templates, wake.clone()).context("cannot start the thread for requests")?;
     let letters = DeadLetters::new(&config.kafka, &config.dead_letter_topic, wake.clone())?;
     let source = Source::subscribe(&config.kafka, num_partitions, config.memory.prefetch, wake.clone())?;
-    let questions = Questions::start("kafka-questions", source.clone(), wake.clone()).context("cannot start a thread")?;
+    let questions =
+        Questions::start("kafka-questions", source.clone(), wake.clone()).context("cannot start a thread")?;
     let commits = Questions::start("kafka-commits", source.clone(), wake).context("cannot start a thread")?;
     let parts = Parts {
         kafka: config.kafka,

@@ -24,7 +24,11 @@ pub struct Templates {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("cannot read `{path}`: {cause}")]
-    Io { path: String, #[source] cause: std::io::Error },
+    Io {
+        path: String,
+        #[source]
+        cause: std::io::Error,
+    },
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Faulty(Vec<TemplateFault>),
 }

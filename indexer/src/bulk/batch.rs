@@ -192,7 +192,10 @@ pub struct Draft {
 pub enum Keep<'a> {
     /// The key is the id and the value is the document: the body tells it all.
     Nothing,
-    Record { key: Option<&'a [u8]>, value: &'a [u8] },
+    Record {
+        key: Option<&'a [u8]>,
+        value: &'a [u8],
+    },
 }
 
 impl Builder {
@@ -226,7 +229,15 @@ impl Builder {
     }
 
     /// Ends a document. Returns its item.
-    pub fn finish(&mut self, draft: Draft, owner: Owner, sequence: Sequence, target: u32, keep: Keep<'_>, now: Instant) -> Item {
+    pub fn finish(
+        &mut self,
+        draft: Draft,
+        owner: Owner,
+        sequence: Sequence,
+        target: u32,
+        keep: Keep<'_>,
+        now: Instant,
+    ) -> Item {
         debug_assert!(memchr::memchr2(b'\n', b'\r', &self.body[draft.document..]).is_none());
         self.body.push(b'\n');
         let original = match keep {
@@ -292,6 +303,7 @@ impl Builder {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "some instant to count from")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

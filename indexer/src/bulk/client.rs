@@ -4,6 +4,8 @@
 //! a while, and a host that was silent for some seconds is asked for a sign of life first, since a load balancer may have
 //! forgotten idle connections without a word.
 
+#![expect(clippy::disallowed_methods, reason = "an edge module: hosts are down and idle by the clock")]
+
 use std::error::Error as _;
 use std::io::Write as _;
 use std::sync::Mutex;
@@ -12,7 +14,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use elasticsearch::auth::Credentials;
 use elasticsearch::cert::{Certificate, CertificateValidation};
-use elasticsearch::http::headers::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use elasticsearch::http::headers::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
 use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
 use elasticsearch::http::{Method, Url};
 use flate2::Compression;
@@ -23,8 +27,7 @@ use serde_json::Value;
 use crate::config::{Authentication, Elasticsearch};
 
 /// Only what is read of a bulk reply, which makes it a third as long.
-const BULK_PATH: &str =
-    "_bulk?filter_path=errors,error,status,items.*._id,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by";
+const BULK_PATH: &str = "_bulk?filter_path=errors,error,status,items.*._id,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by";
 
 /// A host that was not used for this long is asked for a sign of life on a new connection.
 const IDLE: Duration = Duration::from_secs(8);

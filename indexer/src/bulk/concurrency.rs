@@ -56,6 +56,7 @@ impl Concurrency {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "some instant to count from")]
 mod tests {
     use super::*;
 

@@ -200,6 +200,7 @@ fn classify(error: &ItemError) -> Option<Class> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "some instant to count from")]
 mod tests {
     use super::*;
     use crate::bulk::batch::{Builder, Keep, Limits, Owner};
@@ -273,7 +274,12 @@ mod tests {
             (404, "index_not_found_exception", "no such index [a]", Class::Systemic),
             (401, "security_exception", "", Class::Systemic),
             (400, "illegal_argument_exception", "pipeline with id [x] does not exist", Class::Systemic),
-            (400, "validation_exception", "this cluster currently has [1000]/[1000] maximum normal shards open;", Class::Systemic),
+            (
+                400,
+                "validation_exception",
+                "this cluster currently has [1000]/[1000] maximum normal shards open;",
+                Class::Systemic,
+            ),
             (400, "document_parsing_exception", "failed to parse", Class::Document),
             (409, "other", "", Class::Document),
         ] {

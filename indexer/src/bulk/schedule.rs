@@ -199,6 +199,7 @@ impl Schedule {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "some instant to count from")]
 mod tests {
     use super::*;
     use crate::bulk::batch::{Builder, Keep, Limits, Owner};

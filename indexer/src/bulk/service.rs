@@ -3,6 +3,11 @@
 //! The owner sends requests and receives outcomes over channels. Their number is bounded by the concurrency limit and by the
 //! partitions that wait for a plan, their bytes by the budget of the batches they carry.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an edge module: requests are timed, and the channels are bounded as stated above"
+)]
+
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -34,7 +39,10 @@ pub struct PlanRequest {
 /// What became of it.
 pub enum Outcome {
     Bulk(BulkOutcome),
-    Plan { target: u32, result: Result<Lookup, LookupError> },
+    Plan {
+        target: u32,
+        result: Result<Lookup, LookupError>,
+    },
     /// Elasticsearch was reached and the templates stand as they should; or why not yet.
     Setup(Result<(), String>),
 }
@@ -147,9 +155,7 @@ async fn bulk(client: &Client, departure: Departure, mut parser: Parser) -> (Out
         (status, retry_after) = (Some(reply.status), reply.retry_after);
         match Refusal::of(reply.status) {
             None => Ok(response::read(&reply.body, &queued.batch, &mut parser)?),
-            Some(refusal) => {
-                Err(BulkError::Refused { refusal, status: reply.status, words: reply.excerpt() })
-            }
+            Some(refusal) => Err(BulkError::Refused { refusal, status: reply.status, words: reply.excerpt() }),
         }
     });
     if matches!(result, Err(BulkError::Refused { refusal: Refusal::Forbidden, .. }))

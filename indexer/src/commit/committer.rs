@@ -93,6 +93,7 @@ impl Committer {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "some instant to count from")]
 mod tests {
     use super::*;
 

@@ -21,7 +21,7 @@ pub enum Problem {
     #[error("{0}")]
     Settings(Faults),
     #[error("{}", join(.0, .1))]
-    Templates(Option<Faults>, ReadError),
+    Templates(Option<Faults>, Box<ReadError>),
 }
 
 fn join(faults: &Option<Faults>, error: &ReadError) -> String {
@@ -51,7 +51,7 @@ pub fn load(
             let config = config.flatten().map(|config| Config { templates, ..config });
             faults.finish(config).map_err(Problem::Settings)
         }
-        Err(error) => Err(Problem::Templates((!faults.is_empty()).then_some(faults), error)),
+        Err(error) => Err(Problem::Templates((!faults.is_empty()).then_some(faults), Box::new(error))),
     }
 }
 
@@ -141,15 +141,21 @@ fn check_elasticsearch(raw: raw::Elasticsearch, faults: &mut Faults) -> Option<E
         let path = format!("elasticsearch.hosts[{i}]");
         match Url::parse(host) {
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                faults.at(&path).add("carries credentials", "move them to `username` and `password` (or `password_file`)");
+                faults
+                    .at(&path)
+                    .add("carries credentials", "move them to `username` and `password` (or `password_file`)");
             }
             Ok(url) if ["http", "https"].contains(&url.scheme()) && url.host().is_some() => {}
-            _ => faults.at(&path).add(format!("`{host}` is not an address"), "write http://host:9200 or https://host:9200"),
+            _ => faults
+                .at(&path)
+                .add(format!("`{host}` is not an address"), "write http://host:9200 or https://host:9200"),
         }
     }
     let num_ways = [raw.api_key.is_some(), raw.bearer_token.is_some(), raw.username.is_some()];
     if num_ways.into_iter().filter(|&way| way).count() > 1 {
-        faults.at("elasticsearch").add("has more than one way to log in", "keep one of `api_key`, `bearer_token`, `username`");
+        faults
+            .at("elasticsearch")
+            .add("has more than one way to log in", "keep one of `api_key`, `bearer_token`, `username`");
     }
     if raw.username.is_some() != raw.password.is_some() {
         faults.at("elasticsearch").add("has only one of `username` and `password`", "give both");
@@ -178,7 +184,9 @@ fn check_elasticsearch(raw: raw::Elasticsearch, faults: &mut Faults) -> Option<E
 fn check_bulk(raw: &raw::Bulk, memory: Memory, faults: &mut Faults) -> Option<Bulk> {
     let max_bytes = raw.max_bytes.bytes();
     if !(1 << 10..=Limits::MAX_BYTES as u64 / 2).contains(&max_bytes) {
-        faults.at("bulk.max_bytes").add("out of range", "give 1KiB to 512MiB; Elasticsearch takes 100MiB unless told otherwise");
+        faults
+            .at("bulk.max_bytes")
+            .add("out of range", "give 1KiB to 512MiB; Elasticsearch takes 100MiB unless told otherwise");
     }
     for (path, value) in [("bulk.max_documents", raw.max_documents), ("bulk.max_in_flight", raw.max_in_flight)] {
         if value == 0 {
@@ -196,7 +204,9 @@ fn check_rule(number: usize, raw: raw::Rule, faults: &mut Faults) -> Option<Rule
     let index = match Pattern::compile(&raw.index) {
         Ok(pattern) => Some(pattern),
         Err(error) => {
-            faults.at(&path("index")).add(error.to_string(), "write e.g. `applogs-{service.name}-{@timestamp:%Y.%m.%d}`");
+            faults
+                .at(&path("index"))
+                .add(error.to_string(), "write e.g. `applogs-{service.name}-{@timestamp:%Y.%m.%d}`");
             None
         }
     };
@@ -237,7 +247,8 @@ fn check_rule(number: usize, raw: raw::Rule, faults: &mut Faults) -> Option<Rule
 mod tests {
     use super::*;
 
-    const MINIMAL: &str = "kafka: { brokers: [\"k:9092\"], topics: [logs] }\nelasticsearch: { hosts: [\"http://es:9200\"] }\n";
+    const MINIMAL: &str =
+        "kafka: { brokers: [\"k:9092\"], topics: [logs] }\nelasticsearch: { hosts: [\"http://es:9200\"] }\n";
 
     fn load_text(text: &str) -> Result<Config, Problem> {
         load("indexer.yaml", text, &[], &|_| None)
@@ -260,7 +271,15 @@ mod tests {
         let text = "kafka: { brokers: [\"k:9092\"], topics: [logs, logs] }\nelasticsearch: { hosts: [es] }\nrules:\n  - index: \"App-{x}\"\n    unmapped: fold\nlimits: { memory: 1MiB }\nadmin: { listen: nowhere }\n";
         let Err(problem) = load_text(text) else { panic!("accepted") };
         let words = problem.to_string();
-        for part in ["kafka.topics[1]", "elasticsearch.hosts[0]", "rules[0].index", "rules[0].unmapped", "limits.memory", "admin.listen", "indexer.yaml:4"] {
+        for part in [
+            "kafka.topics[1]",
+            "elasticsearch.hosts[0]",
+            "rules[0].index",
+            "rules[0].unmapped",
+            "limits.memory",
+            "admin.listen",
+            "indexer.yaml:4",
+        ] {
             assert!(words.contains(part), "{part} missing in:\n{words}");
         }
     }

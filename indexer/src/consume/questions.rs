@@ -1,6 +1,11 @@
 //! Questions to the broker that take a round trip or, when it is away, a timeout: asked on a thread of their own, so that the
 //! owner never stops polling.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an edge module: few questions are ever open, as stated where the channels are made"
+)]
+
 use std::ops::Range;
 use std::sync::mpsc;
 use std::thread;
@@ -32,10 +37,21 @@ pub enum Question {
 
 #[derive(Debug)]
 pub enum Answer {
-    Committed { partitions: Vec<TopicPartition>, result: Result<Vec<Option<i64>>, KafkaError> },
+    Committed {
+        partitions: Vec<TopicPartition>,
+        result: Result<Vec<Option<i64>>, KafkaError>,
+    },
     /// `log_start`: the first offset that the broker still has.
-    Gap { owner: Owner, partition: TopicPartition, offsets: Range<i64>, log_start: Result<i64, KafkaError> },
-    Commit { offsets: Offsets, result: Result<(), KafkaError> },
+    Gap {
+        owner: Owner,
+        partition: TopicPartition,
+        offsets: Range<i64>,
+        log_start: Result<i64, KafkaError>,
+    },
+    Commit {
+        offsets: Offsets,
+        result: Result<(), KafkaError>,
+    },
     /// Partitions about which the broker said nothing are left out.
     Ends(Vec<(Owner, Range<i64>)>),
     Missing(Result<Vec<String>, KafkaError>),

@@ -108,8 +108,8 @@ impl Source {
         prefetch: u64,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, SourceError> {
-        let mut config =
-            kafka::consumer("indexer", &settings.brokers, &settings.group, &settings.options).map_err(SourceError::Options)?;
+        let mut config = kafka::consumer("indexer", &settings.brokers, &settings.group, &settings.options)
+            .map_err(SourceError::Options)?;
         // The limit counts for each partition's queue, and one more response of `fetch.message.max.bytes` may come on top.
         let share = prefetch / num_partitions.max(1) as u64;
         let fetch = (share / 2).clamp(16 << 10, 1 << 20);
@@ -117,6 +117,9 @@ impl Source {
         kafka::set_default(&mut config, "queued.max.messages.kbytes", &kbytes.to_string());
         kafka::set_default(&mut config, "queued.min.messages", "1000000");
         kafka::set_default(&mut config, "fetch.message.max.bytes", &fetch.to_string());
+        // A member that dies holds its partitions for this long. The owner never blocks and heartbeats have their own thread,
+        // so a short time is safe.
+        kafka::set_default(&mut config, "session.timeout.ms", "10000");
         // New topics and partitions are to be read within a minute.
         kafka::set_default(&mut config, "topic.metadata.refresh.interval.ms", "20000");
         // A full queue is looked at again this much later.
@@ -181,7 +184,9 @@ impl Source {
                 // One that came in the last moment is waited for, too.
                 let answered = match rebalance {
                     Rebalance::Revoke { partitions, .. } => self.release(&partitions),
-                    Rebalance::Assign(_) => self.consumer.incremental_assign(&TopicPartitionList::new()).map_err(Into::into),
+                    Rebalance::Assign(_) => {
+                        self.consumer.incremental_assign(&TopicPartitionList::new()).map_err(Into::into)
+                    }
                 };
                 if let Err(error) = answered {
                     tracing::debug!(%error, "cannot answer a rebalance while leaving the group");

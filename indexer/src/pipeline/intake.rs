@@ -38,12 +38,20 @@ struct Routing {
 #[derive(Debug)]
 pub enum Taken {
     /// It stands in the batch, with so many bytes.
-    Batched { size: u64 },
+    Batched {
+        size: u64,
+    },
     /// It has no value.
     Null,
     /// Its index has no plan yet.
-    WaitsFor { target: u32 },
-    Rejected { reject: Reject, id: String, target: Option<u32> },
+    WaitsFor {
+        target: u32,
+    },
+    Rejected {
+        reject: Reject,
+        id: String,
+        target: Option<u32>,
+    },
 }
 
 impl Intake {

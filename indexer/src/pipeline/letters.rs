@@ -1,5 +1,7 @@
 //! Dead letters on their way: sent, and sent again when refused.
 
+#![expect(clippy::disallowed_methods, reason = "an edge module: letters carry the time of day")]
+
 use std::time::{Duration, Instant};
 
 use millrace_common::retry::Delays;

@@ -25,7 +25,11 @@ enum Pending {
     Nothing,
     /// Waits for the committed offsets.
     Assign,
-    Revoke { partitions: Vec<TopicPartition>, drain_until: Instant, commit_until: Instant },
+    Revoke {
+        partitions: Vec<TopicPartition>,
+        drain_until: Instant,
+        commit_until: Instant,
+    },
 }
 
 pub struct Membership {
@@ -61,7 +65,13 @@ impl Membership {
 
 impl Flow {
     /// Notes a record as taken. `None` if it belongs to no partition of ours.
-    pub(super) fn begin(&mut self, place: usize, offset: i64, timestamp_ms: Option<i64>, now: Instant) -> Option<Sequence> {
+    pub(super) fn begin(
+        &mut self,
+        place: usize,
+        offset: i64,
+        timestamp_ms: Option<i64>,
+        now: Instant,
+    ) -> Option<Sequence> {
         let partition = self.partitions.at(place)?;
         if partition.is_revoked {
             return None;
@@ -164,7 +174,10 @@ impl Flow {
                     self.questions.ask(Question::Committed(partitions));
                 }
                 Rebalance::Revoke { partitions, is_lost: true } => {
-                    tracing::warn!(num = partitions.len(), "partitions lost: what was on its way is read again by others");
+                    tracing::warn!(
+                        num = partitions.len(),
+                        "partitions lost: what was on its way is read again by others"
+                    );
                     self.release(&partitions);
                 }
                 Rebalance::Revoke { partitions, is_lost: false } => {
@@ -198,9 +211,11 @@ impl Flow {
             }
         };
         for ((name, committed), queue) in assigned.into_iter().zip(queues) {
-            let Some(rule) = self.rules.iter().position(|rule| {
-                rule.topics.is_empty() || rule.topics.iter().any(|topic| **topic == *name.0)
-            }) else {
+            let Some(rule) = self
+                .rules
+                .iter()
+                .position(|rule| rule.topics.is_empty() || rule.topics.iter().any(|topic| **topic == *name.0))
+            else {
                 continue;
             };
             self.membership.committer.assigned(name.clone(), committed);
@@ -235,7 +250,10 @@ impl Flow {
             return self.commit(now, true);
         }
         if !is_settled {
-            tracing::warn!(num = partitions.len(), "partitions given back with records on their way, which are read again");
+            tracing::warn!(
+                num = partitions.len(),
+                "partitions given back with records on their way, which are read again"
+            );
         }
         self.release(&partitions);
     }
@@ -277,7 +295,8 @@ impl Flow {
 
     /// Whether everything finished is committed.
     pub(super) fn is_committed(&self) -> bool {
-        let is_committed = |p: &super::partitions::Partition| p.ledger.committable() <= self.membership.committed(&p.name());
+        let is_committed =
+            |p: &super::partitions::Partition| p.ledger.committable() <= self.membership.committed(&p.name());
         self.partitions.iter().all(is_committed)
     }
 }

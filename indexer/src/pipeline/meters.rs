@@ -1,6 +1,8 @@
 //! Metrics of the hot path: handles kept, so that counting does not look names up.
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 use crate::map::{ActionKind, Actions};
 
@@ -21,6 +23,8 @@ pub struct Meters {
     pub partitions_assigned: Gauge,
     pub partitions_paused: Gauge,
     pub unfinished_bytes: Gauge,
+    /// Of the index where it is highest.
+    pub field_budget_used: Gauge,
     actions: Vec<(ActionKind, Counter)>,
 }
 
@@ -47,6 +51,7 @@ impl Meters {
             partitions_assigned: gauge!("indexer_partitions_assigned"),
             partitions_paused: gauge!("indexer_partitions_paused"),
             unfinished_bytes: gauge!("indexer_unfinished_bytes"),
+            field_budget_used: gauge!("indexer_field_budget_used"),
             actions: ActionKind::ALL.into_iter().map(action).collect(),
         }
     }
@@ -93,4 +98,5 @@ fn describe() {
     describe_gauge!("indexer_partitions_assigned", "Partitions that are ours.");
     describe_gauge!("indexer_partitions_paused", "Partitions that wait for room.");
     describe_gauge!("indexer_unfinished_bytes", "Bytes taken and unfinished.");
+    describe_gauge!("indexer_field_budget_used", "Used share of the field budget, of the index where it is highest.");
 }

@@ -81,7 +81,11 @@ impl Flow {
         if is_too_large && batch.items.len() > 1 {
             let limit = (batch.body.len() / 2).max(MIN_BYTES);
             if limit < self.intake.builder.max_bytes() {
-                tracing::warn!(bytes = batch.body.len(), limit, "Elasticsearch refuses requests of this size: sending smaller ones");
+                tracing::warn!(
+                    bytes = batch.body.len(),
+                    limit,
+                    "Elasticsearch refuses requests of this size: sending smaller ones"
+                );
                 self.intake.builder.limit_bytes(limit);
                 self.schedule.limit_bytes(limit);
             }

@@ -127,9 +127,10 @@ impl Target {
         self.plan.as_mut().map(|(plan, state)| (&*plan, state))
     }
 
-    /// Fields counted and allowed, over the whole mapping.
-    pub fn budget(&self) -> Option<(u64, u64)> {
-        self.plan.as_ref().map(|(plan, state)| plan.budget(state))
+    /// Share of the field budget that is used up, 1.0 for all of it; `None` without a plan or a budget.
+    pub fn budget_used(&self) -> Option<f64> {
+        let (used, limit) = self.plan.as_ref().map(|(plan, state)| plan.budget(state))?;
+        (limit > 0 && limit < u64::MAX).then(|| used as f64 / limit as f64)
     }
 
     /// A document was indexed: whatever was wrong is over.

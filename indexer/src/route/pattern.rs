@@ -39,7 +39,9 @@ pub enum PatternError {
     Illegal { c: char, at: usize },
     #[error("an index name cannot be empty")]
     Empty,
-    #[error("the fixed parts are {bytes} bytes long, which leaves nothing of the {limit} bytes of a name for the fields")]
+    #[error(
+        "the fixed parts are {bytes} bytes long, which leaves nothing of the {limit} bytes of a name for the fields"
+    )]
     TooLong { bytes: usize, limit: usize },
 }
 

@@ -22,10 +22,16 @@ pub enum LookupError {
     Send(#[from] SendError),
     #[error("Elasticsearch answers {status} when asked for index `{index}`: {words}")]
     Refused { index: String, status: u16, words: String },
-    #[error("template `{winner}` would win over `{ours}` for index `{index}`: raise the priority of `{ours}` or narrow the patterns of `{winner}`")]
+    #[error(
+        "template `{winner}` would win over `{ours}` for index `{index}`: raise the priority of `{ours}` or narrow the patterns of `{winner}`"
+    )]
     Foreign { index: String, ours: String, winner: String },
     #[error("no plan for index `{index}`: {cause}")]
-    Plan { index: String, #[source] cause: PlanError },
+    Plan {
+        index: String,
+        #[source]
+        cause: PlanError,
+    },
 }
 
 /// Reads the live mapping of an index, or what templates would make of it, and compiles the plan.
@@ -61,11 +67,7 @@ fn live_index<'v>(body: &'v Value, index: &str) -> Option<&'v Value> {
     indices.get(index).or_else(|| indices.iter().max_by_key(|(name, _)| name.as_str()).map(|(_, live)| live))
 }
 
-async fn from_templates(
-    client: &Client,
-    templates: &Templates,
-    index: &str,
-) -> Result<(Value, Value), LookupError> {
+async fn from_templates(client: &Client, templates: &Templates, index: &str) -> Result<(Value, Value), LookupError> {
     let reply = client.call(Method::Post, &format!("_index_template/_simulate_index/{}", escape(index)), None).await?;
     let simulated = if (200..300).contains(&reply.status) { reply.json() } else { Value::Null };
     let Some(ours) = templates.set.as_ref().and_then(|set| set.compose(index)) else {

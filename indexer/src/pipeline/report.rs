@@ -1,0 +1,75 @@
+//! The picture of the owner that the admin endpoint shows.
+
+use super::flow::{Flow, wall_clock};
+use super::targets::Target;
+use crate::health::{PartitionPicture, Picture};
+
+impl Flow {
+    pub(super) fn show(&mut self) {
+        self.meters.bulk_inflight.set(self.schedule.num_in_flight() as f64);
+        self.meters.concurrency_limit.set(self.concurrency.limit() as f64);
+        self.meters.partitions_assigned.set(self.partitions.iter().count() as f64);
+        self.meters
+            .partitions_paused
+            .set(self.partitions.iter().filter(|p| p.is_held || p.waiting.is_some()).count() as f64);
+        self.meters.unfinished_bytes.set(self.partitions.unfinished_bytes as f64);
+        self.meters.by_kafka_time.increment(std::mem::take(&mut self.intake.num_by_kafka_time));
+        let budgets = self.intake.targets.iter().filter_map(Target::budget_used);
+        self.meters.field_budget_used.set(budgets.fold(0.0, f64::max));
+        let wall = wall_clock();
+        let partitions = self.partitions.iter().map(|partition| {
+            let committed = self.membership.committed(&partition.name());
+            let position = partition.ledger.committable().max(committed);
+            let begin = partition.ends.as_ref().map(|ends| ends.start);
+            let lag = partition.ends.as_ref().map(|ends| (ends.end - position.or(begin).unwrap_or(ends.end)).max(0));
+            let age = partition.last_timestamp_ms.map(|time| (wall - time) as f64 / 1_000.0);
+            PartitionPicture {
+                topic: partition.topic.to_string(),
+                partition: partition.number,
+                finished: partition.ledger.committable(),
+                committed,
+                end: partition.ends.as_ref().map(|ends| ends.end),
+                lag_records: lag,
+                lag_seconds: if lag == Some(0) { Some(0.0) } else { age },
+                is_held: partition.is_held || partition.waiting.is_some(),
+            }
+        });
+        let details = serde_json::json!({
+            "bulk": {
+                "in_flight": self.schedule.num_in_flight(),
+                "concurrency_limit": self.concurrency.limit(),
+                "waiting_batches": self.schedule.num_ready(),
+            },
+            "unfinished_bytes": self.partitions.unfinished_bytes,
+            "group": self.kafka.group,
+        });
+        let picture = Picture { partitions: partitions.collect(), blocked: self.blocked(), details };
+        self.health.show(picture);
+    }
+
+    fn blocked(&self) -> Vec<(&'static str, String)> {
+        let mut blocked = Vec::new();
+        if let Some(words) = &self.set_up_trouble {
+            blocked.push(("elasticsearch_unreachable", words.clone()));
+        }
+        if self.schedule.is_held()
+            && let Some((label, words)) = &self.request_trouble
+        {
+            blocked.push((*label, words.clone()));
+        }
+        if !self.membership.has_joined() {
+            blocked.push(("group_not_joined", format!("group `{}` has not assigned anything yet", self.kafka.group)));
+        }
+        if !self.missing_topics.is_empty() {
+            blocked.push(("topic_missing", format!("not there: {}", self.missing_topics.join(", "))));
+        }
+        if let Some(target) = self.intake.targets.iter().find(|target| target.held.is_some()) {
+            let words = target.held.as_deref().unwrap_or_default();
+            blocked.push(("index_held", format!("`{}`: {words}", target.name)));
+        }
+        if let Some(words) = self.letters.trouble() {
+            blocked.push(("dead_letter_topic", words.to_owned()));
+        }
+        blocked
+    }
+}

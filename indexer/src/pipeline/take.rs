@@ -1,0 +1,216 @@
+//! Taking records from the partitions' queues, as far as the budgets allow.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::message::{BorrowedMessage, Message};
+
+use super::flow::{Flow, wall_clock};
+use super::intake::Taken;
+use super::partitions::WaitingRecord;
+use crate::bulk::batch::{Owner, Record};
+use crate::commit::ledger::Sequence;
+use crate::consume::{PartitionQueue, header};
+use crate::dead_letter::Letter;
+use crate::decode::{ID_HEADER, Incoming};
+use crate::reject::Reject;
+use crate::route::EpochMillis;
+
+/// A turn takes at most this many records of one partition before it looks at the next.
+const RECORDS_PER_VISIT: usize = 512;
+/// Batches that wait to be sent while no more records are taken. One is enough to keep every request slot busy, a second
+/// hides the time it takes to fill the next.
+const READY_BATCHES: usize = 2;
+
+/// A record before it is known whether it must wait.
+#[derive(Clone, Copy)]
+struct WaitingView<'a> {
+    offset: i64,
+    timestamp_ms: Option<i64>,
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    id_header: Option<&'a [u8]>,
+}
+
+impl Flow {
+    /// Visits each partition once. `true` if one has more.
+    pub(super) fn take_records(&mut self, now: Instant) -> bool {
+        let wall = wall_clock();
+        let num_active = self.partitions.iter().filter(|partition| !partition.is_revoked).count().max(1);
+        let share = (self.memory.unfinished / num_active as u64).max(64 << 10);
+        let mut is_busy = false;
+        for place in 0..self.partitions.num_places() {
+            if self.is_full() {
+                return false;
+            }
+            self.take_waiting(place, now, wall);
+            let Some(partition) = self.partitions.at(place) else { continue };
+            // Hysteresis: a partition over its share waits until half of it is free.
+            let held_above = if partition.is_held { share / 2 } else { share };
+            partition.is_held = partition.unfinished_bytes >= held_above;
+            if partition.is_held || partition.is_revoked || partition.waiting.is_some() {
+                continue;
+            }
+            let Some(queue) = partition.queue.take() else { continue };
+            is_busy |= self.visit(place, &queue, share, now, wall);
+            if let Some(partition) = self.partitions.at(place)
+                && !partition.is_revoked
+            {
+                partition.queue = Some(queue);
+            }
+        }
+        self.meters.count_actions(&mut self.intake.actions);
+        is_busy
+    }
+
+    fn visit(&mut self, place: usize, queue: &PartitionQueue, share: u64, now: Instant, wall: EpochMillis) -> bool {
+        for num_taken in 0..RECORDS_PER_VISIT {
+            let message = match queue.poll(Duration::ZERO) {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "consumer reports");
+                    continue;
+                }
+                None => {
+                    self.meters.consumed.increment(num_taken as u64);
+                    return false;
+                }
+            };
+            let goes_on = self.take_message(place, &message, now, wall);
+            let is_over = self.partitions.at(place).is_none_or(|partition| partition.unfinished_bytes >= share);
+            if !goes_on || is_over || self.is_full() {
+                self.meters.consumed.increment(num_taken as u64 + 1);
+                return !self.is_full();
+            }
+        }
+        self.meters.consumed.increment(RECORDS_PER_VISIT as u64);
+        true
+    }
+
+    /// No more records are taken: enough wait to be sent, or memory is used up.
+    fn is_full(&self) -> bool {
+        self.schedule.num_ready() >= READY_BATCHES || self.partitions.unfinished_bytes >= self.memory.unfinished
+    }
+
+    /// Takes one message. `false` if its partition must wait.
+    pub(super) fn take_message(
+        &mut self,
+        place: usize,
+        message: &BorrowedMessage<'_>,
+        now: Instant,
+        wall: EpochMillis,
+    ) -> bool {
+        let Some(sequence) = self.begin(place, message.offset(), message.timestamp().to_millis(), now) else {
+            return true;
+        };
+        let record = WaitingView {
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis(),
+            key: message.key(),
+            value: message.payload(),
+            id_header: header(message, ID_HEADER),
+        };
+        self.take(place, sequence, record, now, wall)
+    }
+
+    /// Tries the record that waits for its plan again.
+    fn take_waiting(&mut self, place: usize, now: Instant, wall: EpochMillis) {
+        let Some(waiting) = self.partitions.at(place).and_then(|partition| partition.waiting.take()) else { return };
+        let record = WaitingView {
+            offset: waiting.offset,
+            timestamp_ms: waiting.timestamp_ms,
+            key: waiting.key.as_deref(),
+            value: waiting.value.as_deref(),
+            id_header: waiting.id_header.as_deref(),
+        };
+        self.take(place, waiting.sequence, record, now, wall);
+    }
+
+    fn take(
+        &mut self,
+        place: usize,
+        sequence: Sequence,
+        record: WaitingView<'_>,
+        now: Instant,
+        wall: EpochMillis,
+    ) -> bool {
+        let Some(partition) = self.partitions.at(place) else { return false };
+        let (owner, rule, topic) = (partition.owner, partition.rule, Arc::clone(&partition.topic));
+        let WaitingView { offset, timestamp_ms, key, value, id_header } = record;
+        let incoming =
+            Incoming { topic: &topic, partition: partition.number, offset, timestamp_ms, key, value, id_header };
+        if self.intake.builder.would_overflow(value.map_or(0, <[u8]>::len)) {
+            self.cut();
+        }
+        match self.intake.take(&incoming, rule, owner, sequence, now, wall) {
+            Taken::Batched { size } => {
+                self.partitions.begin_bytes(owner, size);
+                if self.intake.builder.is_full() {
+                    self.cut();
+                }
+                true
+            }
+            Taken::Null => {
+                self.meters.skipped_null.increment(1);
+                self.partitions.finish(owner, sequence, 0);
+                true
+            }
+            Taken::Rejected { reject, id, target } => {
+                self.reject(&incoming, owner, sequence, reject, id, target, now);
+                true
+            }
+            Taken::WaitsFor { target } => {
+                if let Some(partition) = self.partitions.at(place) {
+                    let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+                    partition.waiting = Some(WaitingRecord {
+                        sequence,
+                        offset,
+                        timestamp_ms,
+                        key: owned(key),
+                        value: owned(value),
+                        id_header: owned(id_header),
+                    });
+                }
+                self.ask_plan(target, now);
+                false
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one letter")]
+    fn reject(
+        &mut self,
+        record: &Incoming<'_>,
+        owner: Owner,
+        sequence: Sequence,
+        reject: Reject,
+        id: String,
+        target: Option<u32>,
+        now: Instant,
+    ) {
+        self.meters.rejected.increment(1);
+        let index = target.map(|target| self.intake.targets.get(target).name.to_string()).unwrap_or_default();
+        let value = record.value.unwrap_or_default().to_vec();
+        let record_bytes = Record { key: record.key.map(<[u8]>::to_vec), value };
+        let size = (record_bytes.value.len() + record.key.map_or(0, <[u8]>::len)) as u64;
+        self.partitions.begin_bytes(owner, size);
+        let letter = Letter {
+            owner,
+            sequence,
+            size,
+            id,
+            reason: reject.reason,
+            error_type: String::new(),
+            status: None,
+            message: reject.detail,
+            field: reject.field,
+            index,
+            topic: record.topic.to_owned(),
+            partition: record.partition,
+            offset: record.offset,
+            attempts: 0,
+            record: record_bytes,
+        };
+        self.letters.send(letter, now);
+    }
+}
