@@ -1,7 +1,5 @@
 //! Two applications that write logs: a web shop in JSON, and a worker in text with stack traces.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,39 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
+use super::tally::Tally;
 use crate::writer::{RotatingFile, timestamp};
 
 const TICK: Duration = Duration::from_millis(10);
-
-/// How often each distinct line was written. Lines are kept as hashes: 64 bits, for some hundred thousand lines.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    counts: HashMap<u64, u32>,
-    total: u64,
-}
-
-impl Tally {
-    /// Counts one line, known by the parts that tell it from others.
-    pub fn add(&mut self, parts: &[&str]) {
-        let mut hasher = DefaultHasher::new();
-        parts.hash(&mut hasher);
-        *self.counts.entry(hasher.finish()).or_default() += 1;
-        self.total += 1;
-    }
-
-    pub fn total(&self) -> u64 {
-        self.total
-    }
-
-    /// How many lines of this tally the other one lacks.
-    pub fn lacking_in(&self, other: &Self) -> u64 {
-        let lacking = |(hash, count): (&u64, &u32)| {
-            let found = other.counts.get(hash).copied().unwrap_or(0);
-            u64::from(count.saturating_sub(found))
-        };
-        self.counts.iter().map(lacking).sum()
-    }
-}
 
 /// What an application has written so far.
 #[derive(Debug, Default)]
@@ -332,19 +301,5 @@ mod tests {
         let (out, tally) = lines(&mut Worker { random: Random(7), next_job: 1 }, 2000);
         assert!(out.contains("\tat shop."));
         assert_eq!(u64::try_from(out.lines().count()).unwrap(), tally.total());
-    }
-
-    #[test]
-    fn tally_counts_repeated_lines() {
-        let (mut one, mut two) = (Tally::default(), Tally::default());
-        for line in ["a", "a", "b"] {
-            one.add(&[line]);
-        }
-        for line in ["a", "b", "b", "c"] {
-            two.add(&[line]);
-        }
-        assert_eq!(one.lacking_in(&two), 1);
-        assert_eq!(two.lacking_in(&one), 2);
-        assert_eq!(one.lacking_in(&one), 0);
     }
 }

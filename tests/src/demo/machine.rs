@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::apps::Tally;
+use super::tally::Tally;
 
 /// Enough to be real, little enough for a minute.
 const MAX_BYTES: u64 = 24 * 1024 * 1024;

@@ -4,7 +4,8 @@ use crate::elasticsearch::Elasticsearch;
 use crate::http;
 use crate::kafka::Kafka;
 
-use super::setup::{GROUP, INDICES, Program, TOPIC};
+use super::program::Program;
+use super::setup::{GROUP, INDICES, TOPIC};
 
 /// A counter of a program that begins at 0 whenever the program is started again.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -8,9 +8,10 @@ use anyhow::{Context, Result};
 
 use super::apps::{App, Traced, Written};
 use super::machine::{self, MachineLog, Snapshot};
+use super::program::Program;
 use super::progress::{Sample, Sampler};
 use super::screen::{Screen, grouped, megabytes};
-use super::setup::{self, INDICES, Place, Program};
+use super::setup::{self, INDICES, Place};
 use super::verdict::{self, Expected, Source};
 use crate::elasticsearch::Elasticsearch;
 use crate::kafka::Kafka;

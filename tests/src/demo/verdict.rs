@@ -6,10 +6,11 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::apps::{Tally, Written};
+use super::apps::Written;
 use super::machine::{MachineLog, Snapshot};
 use super::screen::grouped;
 use super::setup::INDICES;
+use super::tally::Tally;
 use crate::elasticsearch::{Document, ElasticsearchClient};
 
 /// One source of lines and what became of them.

@@ -1,6 +1,5 @@
 //! What tests do to topics and groups.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -13,10 +12,11 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::offsets::Offsets;
 use crate::http::block_on;
 use crate::wait;
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One record of a topic, copied out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,9 +60,6 @@ impl Record {
     }
 }
 
-/// Offsets per partition.
-pub type Offsets = BTreeMap<i32, i64>;
-
 /// A client of any Kafka cluster.
 pub struct KafkaClient {
     bootstrap: String,
@@ -89,7 +86,7 @@ impl KafkaClient {
         config
     }
 
-    fn consumer(&self, group: &str) -> Result<BaseConsumer> {
+    pub(super) fn consumer(&self, group: &str) -> Result<BaseConsumer> {
         let consumer = self
             .config()
             .set("group.id", group)
@@ -256,92 +253,6 @@ impl KafkaClient {
             }
         }
         Ok(())
-    }
-
-    /// The offset after the last record, per partition.
-    ///
-    /// # Errors
-    ///
-    /// If the broker does not answer.
-    pub fn end_offsets(&self, topic: &str) -> Result<Offsets> {
-        self.watermarks(topic).map(|marks| {
-            let ends = marks.into_iter().map(|(partition, (_, end))| (partition, end));
-            ends.collect()
-        })
-    }
-
-    /// The offset of the first record still there, per partition.
-    ///
-    /// # Errors
-    ///
-    /// If the broker does not answer.
-    pub fn start_offsets(&self, topic: &str) -> Result<Offsets> {
-        self.watermarks(topic).map(|marks| {
-            let starts = marks.into_iter().map(|(partition, (start, _))| (partition, start));
-            starts.collect()
-        })
-    }
-
-    fn watermarks(&self, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>> {
-        let consumer = self.consumer("harness")?;
-        let mut marks = BTreeMap::new();
-        for partition in self.partitions(topic)? {
-            let found = consumer
-                .fetch_watermarks(topic, partition, TIMEOUT)
-                .with_context(|| format!("no offsets of {topic}/{partition}"))?;
-            marks.insert(partition, found);
-        }
-        Ok(marks)
-    }
-
-    /// The offsets that a group has committed; partitions without a commit are left out.
-    ///
-    /// # Errors
-    ///
-    /// If the broker does not answer.
-    pub fn committed(&self, group: &str, topic: &str) -> Result<Offsets> {
-        let consumer = self.consumer(group)?;
-        let mut list = TopicPartitionList::new();
-        for partition in self.partitions(topic)? {
-            list.add_partition(topic, partition);
-        }
-        let committed = consumer.committed_offsets(list, TIMEOUT)?;
-        let mut offsets = Offsets::new();
-        for element in committed.elements() {
-            if let Offset::Offset(offset) = element.offset() {
-                offsets.insert(element.partition(), offset);
-            }
-        }
-        Ok(offsets)
-    }
-
-    /// How many records a group has not yet committed, over all partitions.
-    ///
-    /// # Errors
-    ///
-    /// If the broker does not answer.
-    pub fn lag(&self, group: &str, topic: &str) -> Result<i64> {
-        let committed = self.committed(group, topic)?;
-        let marks = self.watermarks(topic)?;
-        let lags = marks.into_iter().map(|(partition, (start, end))| {
-            let finished = committed.get(&partition).copied().unwrap_or(start);
-            end - finished.max(start)
-        });
-        Ok(lags.sum())
-    }
-
-    /// Waits until a group has committed the end of every partition.
-    ///
-    /// # Errors
-    ///
-    /// If it has not within `limit`; the message gives the lag then.
-    pub fn wait_no_lag(&self, group: &str, topic: &str, limit: Duration) -> Result<()> {
-        let mut lag = 0;
-        wait::until_true("the group's last commit", limit, || {
-            lag = self.lag(group, topic)?;
-            Ok(lag == 0)
-        })
-        .with_context(|| format!("group `{group}` is {lag} records behind on `{topic}`"))
     }
 
     /// Removes all records before the given offsets, as retention would.

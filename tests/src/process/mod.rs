@@ -1,0 +1,177 @@
+//! Child processes that never outlive the one that started them.
+
+mod launch;
+mod spawn;
+
+use std::fs;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal};
+
+pub use launch::{Launch, Lifetime, built};
+
+use crate::wait;
+
+/// A running child. Dropping it kills it with -9, unless it is detached.
+pub struct Process {
+    name: String,
+    log: PathBuf,
+    lifetime: Lifetime,
+    child: Child,
+    ended: Option<ExitStatus>,
+}
+
+impl Process {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Returns everything it has printed, over all its starts.
+    pub fn output(&self) -> String {
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.poll(), Ok(None))
+    }
+
+    fn poll(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait()?;
+        }
+        Ok(self.ended)
+    }
+
+    /// Sends `signal` to the process itself.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        ensure!(self.is_running(), "{} is not running", self.name);
+        let pid = Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// Kills it and all it has started with SIGKILL, and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// If it had ended by itself before.
+    pub fn kill9(&mut self) -> Result<()> {
+        if let Some(status) = self.poll()? {
+            bail!("{} ended by itself ({status}):\n{}", self.name, self.log_tail());
+        }
+        self.kill_group();
+        Ok(())
+    }
+
+    fn kill_group(&mut self) {
+        let pid = Pid::from_child(&self.child);
+        // Fails only if the whole group is gone, which is what is wanted.
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        self.ended = self.child.wait().ok();
+    }
+
+    /// Sends SIGTERM and returns the exit code, or 128 + the signal that ended it.
+    ///
+    /// # Errors
+    ///
+    /// If it had ended before, or does not end within `limit`; it is then killed.
+    pub fn terminate(&mut self, limit: Duration) -> Result<i32> {
+        if let Some(status) = self.poll()? {
+            bail!("{} ended by itself ({status}):\n{}", self.name, self.log_tail());
+        }
+        self.signal(Signal::TERM)?;
+        self.wait(limit)
+    }
+
+    /// Waits for its end and returns the exit code, or 128 + the signal that ended it.
+    ///
+    /// # Errors
+    ///
+    /// If it does not end within `limit`; it is then killed.
+    pub fn wait(&mut self, limit: Duration) -> Result<i32> {
+        let what = format!("the end of {}", self.name);
+        match wait::until(&what, limit, || Ok(self.poll()?)) {
+            Ok(status) => Ok(exit_code(status)),
+            Err(error) => {
+                self.kill_group();
+                Err(error.context(self.log_tail()))
+            }
+        }
+    }
+
+    /// Fails with the end of its log if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn ensure_running(&mut self) -> Result<()> {
+        match self.poll()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended by itself ({status}):\n{}", self.name, self.log_tail()),
+        }
+    }
+
+    /// Resident memory in bytes, now.
+    pub fn rss_bytes(&self) -> Option<u64> {
+        status_kib(self.pid(), "VmRSS:").map(|kib| kib * 1024)
+    }
+
+    /// The largest resident memory so far, in bytes.
+    pub fn peak_rss_bytes(&self) -> Option<u64> {
+        status_kib(self.pid(), "VmHWM:").map(|kib| kib * 1024)
+    }
+
+    /// CPU time used so far by all its threads, user and system.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
+        // The name in brackets may hold blanks; the fields after it do not.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+        // USER_HZ, 100 on every Linux that Rust's standard library supports.
+        Some(Duration::from_millis(ticks * 10))
+    }
+
+    /// The last lines of its output, for a message.
+    pub fn log_tail(&self) -> String {
+        let output = self.output();
+        let lines: Vec<&str> = output.lines().collect();
+        let tail = lines[lines.len().saturating_sub(30)..].join("\n");
+        format!("--- end of the log of {}:\n{tail}\n---", self.name)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.lifetime == Lifetime::Detached {
+            return;
+        }
+        if std::thread::panicking() {
+            eprintln!("{}", self.log_tail());
+        }
+        if self.is_running() {
+            self.kill_group();
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
+}
+
+fn status_kib(pid: u32, field: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
