@@ -55,6 +55,9 @@ pub struct Settings {
     /// Bound for records in memory [default: 256MiB].
     #[arg(long, value_name = "SIZE", env = "INDEXER_MEMORY")]
     pub memory: Option<String>,
+    /// How long a stop may wait for records on their way [default: 25s].
+    #[arg(long, value_name = "TIME", env = "INDEXER_SHUTDOWN_DEADLINE")]
+    pub shutdown_deadline: Option<String>,
     /// Address of the admin endpoint [default: 127.0.0.1:9641].
     #[arg(long, value_name = "HOST:PORT", env = "INDEXER_ADMIN")]
     pub admin: Option<String>,
@@ -80,6 +83,7 @@ impl Settings {
             ("--templates", "templates.dir", &self.templates),
             ("--dead-letter-topic", "dead_letter.topic", &self.dead_letter_topic),
             ("--memory", "limits.memory", &self.memory),
+            ("--shutdown-deadline", "shutdown.deadline", &self.shutdown_deadline),
             ("--admin", "admin.listen", &self.admin),
         ];
         for (flag, path, value) in ones {

@@ -9,6 +9,7 @@
 pub mod elasticsearch;
 pub mod fake_elasticsearch;
 pub mod http;
+pub mod indexer_rig;
 pub mod kafka;
 pub mod oracle;
 pub mod ports;

@@ -1,110 +1,15 @@
 //! The indexer against a scripted server that refuses, stumbles and lies: every record ends exactly once in the index or,
 //! where the document itself is at fault, in the dead letters. Real broker, real HTTP.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use millrace_tests::fake_elasticsearch::{Answer, FakeElasticsearch, Item};
-use millrace_tests::kafka::Kafka;
-use millrace_tests::process::{Launch, Process};
-use millrace_tests::{http, ports, scratch, wait};
+use anyhow::{Context, Result};
+use millrace_tests::fake_elasticsearch::{Answer, Item};
+use millrace_tests::indexer_rig::{IndexerRig, LIMIT, number};
+use millrace_tests::{http, wait};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use serde_json::{Value, json};
-
-const LIMIT: Duration = Duration::from_secs(60);
-
-struct Rig {
-    kafka: &'static Kafka,
-    fake: FakeElasticsearch,
-    name: String,
-    admin: String,
-    launch: Launch,
-    indexer: Option<Process>,
-}
-
-impl Rig {
-    /// Topics and an indexer that is not started yet. `bulk` is YAML for the section of that name.
-    fn new(name: &str, partitions: i32, bulk: &str) -> Result<Self> {
-        let kafka = Kafka::shared()?;
-        let name = format!("bulk-{name}");
-        kafka.create_topic(&name, partitions, &[])?;
-        kafka.create_topic(&format!("{name}.dlq"), 1, &[])?;
-        let fake = FakeElasticsearch::start()?;
-        let admin = format!("127.0.0.1:{}", ports::free()?);
-        let dir = scratch::dir(&name)?;
-        let config = format!(
-            "kafka: {{ brokers: [\"{}\"], topics: [\"{name}\"], group: \"{name}\" }}\n\
-             elasticsearch: {{ hosts: [\"{}\"], request_timeout: 5s }}\n\
-             bulk: {{ max_delay: 100ms, index_wait: 3s, {bulk} }}\n\
-             rules: [ {{ index: \"{{service.name}}\", default: {{ service.name: a }} }} ]\n\
-             dead_letter: {{ topic: \"{name}.dlq\" }}\n\
-             admin: {{ listen: \"{admin}\" }}\n",
-            kafka.bootstrap(),
-            fake.url(),
-        );
-        let path = dir.join("indexer.yaml");
-        std::fs::write(&path, config)?;
-        let launch = Launch::indexer("indexer", &dir)?.args(["run", "-c"]).arg(&path);
-        Ok(Self { kafka, fake, name, admin, launch, indexer: None })
-    }
-
-    fn start(&mut self) -> Result<()> {
-        self.indexer = Some(self.launch.start()?);
-        Ok(())
-    }
-
-    /// Writes records `{"n":k,"service":{"name":…}}`.
-    fn produce(&self, numbers: std::ops::Range<usize>, service: &str) -> Result<()> {
-        let records: Vec<String> =
-            numbers.map(|n| format!(r#"{{"n":{n},"service":{{"name":"{service}"}},"message":"line {n}"}}"#)).collect();
-        self.kafka.produce(&self.name, None, records.iter().map(|value| ("", value.as_str())))
-    }
-
-    fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
-        let text = http::get(&format!("http://{}/metrics", self.admin))?.body;
-        Ok(http::metric(&text, name, labels).unwrap_or(0.0))
-    }
-
-    fn ready(&self) -> Result<(u16, String)> {
-        let reply = http::get(&format!("http://{}/readyz", self.admin))?;
-        Ok((reply.status, reply.body))
-    }
-
-    fn wait_documents(&self, num: usize) -> Result<()> {
-        wait::until_true(&format!("{num} documents"), LIMIT, || Ok(self.fake.num_documents() >= num))
-    }
-
-    fn num_letters(&self) -> Result<i64> {
-        Ok(self.kafka.end_offsets(&format!("{}.dlq", self.name))?.values().sum())
-    }
-
-    /// Waits for the end and judges: numbers `0..num` are each in the index once, except those in the dead letters.
-    fn judge(&mut self, num: usize, dead: &[usize]) -> Result<()> {
-        self.wait_documents(num - dead.len())?;
-        self.kafka.wait_no_lag(&self.name, &self.name, LIMIT)?;
-        let mut seen: BTreeMap<u64, usize> = BTreeMap::new();
-        for document in self.fake.documents().values() {
-            *seen.entry(number(document)?).or_default() += 1;
-        }
-        let letters = self.kafka.read_topic(&format!("{}.dlq", self.name))?;
-        let in_letters: BTreeSet<u64> = letters.iter().map(|letter| number(&letter.text())).collect::<Result<_>>()?;
-        ensure!(in_letters == dead.iter().map(|&n| n as u64).collect(), "dead letters: {in_letters:?}");
-        let wrong: Vec<_> = (0..num as u64)
-            .filter(|n| seen.get(n).copied().unwrap_or(0) != usize::from(!in_letters.contains(n)))
-            .collect();
-        ensure!(wrong.is_empty(), "{} records not exactly once: {:?}", wrong.len(), &wrong[..wrong.len().min(10)]);
-        let code = self.indexer.take().context("the indexer was not started")?.terminate(Duration::from_secs(30))?;
-        ensure!(code == 0, "exit code {code}");
-        Ok(())
-    }
-}
-
-fn number(document: &str) -> Result<u64> {
-    let value: Value = serde_json::from_str(document)?;
-    value["n"].as_u64().with_context(|| format!("no number in {document}"))
-}
+use serde_json::json;
 
 fn is_number(item: &Item, numbers: &[u64]) -> bool {
     number(&item.document).is_ok_and(|n| numbers.contains(&n))
@@ -112,7 +17,7 @@ fn is_number(item: &Item, numbers: &[u64]) -> bool {
 
 #[test]
 fn b01_items_pushed_back_inside_a_200_are_sent_again() -> Result<()> {
-    let mut rig = Rig::new("b01", 4, "")?;
+    let mut rig = IndexerRig::new("b01", 4, "")?;
     let started = Instant::now();
     rig.fake.script(move |bulk| {
         if started.elapsed() > Duration::from_secs(10) {
@@ -132,7 +37,7 @@ fn b01_items_pushed_back_inside_a_200_are_sent_again() -> Result<()> {
 
 #[test]
 fn b02_only_the_items_pushed_back_are_sent_again() -> Result<()> {
-    let mut rig = Rig::new("b02", 1, "max_documents: 1000")?;
+    let mut rig = IndexerRig::new("b02", 1, "max_documents: 1000")?;
     rig.produce(0..1_000, "a")?;
     rig.fake.script(|bulk| match bulk.number {
         0 => Answer::items(bulk, |item| {
@@ -149,7 +54,7 @@ fn b02_only_the_items_pushed_back_are_sent_again() -> Result<()> {
 #[test]
 fn b04_a_413_is_split_and_later_batches_stay_smaller() -> Result<()> {
     const BODY_LIMIT: usize = 256 << 10;
-    let mut rig = Rig::new("b04", 2, "max_bytes: 2MiB")?;
+    let mut rig = IndexerRig::new("b04", 2, "max_bytes: 2MiB")?;
     rig.fake.script(|bulk| match bulk.bytes > BODY_LIMIT {
         true => Answer::Status(413, vec![("connection", "close".into())], String::new()),
         false => Answer::Index,
@@ -166,7 +71,7 @@ fn b04_a_413_is_split_and_later_batches_stay_smaller() -> Result<()> {
 
 #[test]
 fn b07_a_401_holds_everything_and_backs_off() -> Result<()> {
-    let mut rig = Rig::new("b07", 2, "")?;
+    let mut rig = IndexerRig::new("b07", 2, "")?;
     let started = Instant::now();
     rig.fake.script(move |_| match started.elapsed().as_secs() {
         0..6 => Answer::refuse(401),
@@ -188,7 +93,7 @@ fn b07_a_401_holds_everything_and_backs_off() -> Result<()> {
 
 #[test]
 fn b16_a_400_is_bisected_down_to_the_culprit() -> Result<()> {
-    let mut rig = Rig::new("b16", 1, "max_documents: 1000, max_in_flight: 1")?;
+    let mut rig = IndexerRig::new("b16", 1, "max_documents: 1000, max_in_flight: 1")?;
     rig.produce(0..1_000, "a")?;
     rig.fake.script(|bulk| match bulk.items.iter().any(|item| is_number(item, &[617])) {
         true => Answer::refuse(400),
@@ -209,7 +114,7 @@ fn b16_a_400_is_bisected_down_to_the_culprit() -> Result<()> {
 
 #[test]
 fn b13_replies_that_are_not_about_the_items_index_nothing() -> Result<()> {
-    let mut rig = Rig::new("b13", 1, "max_documents: 100, max_in_flight: 1")?;
+    let mut rig = IndexerRig::new("b13", 1, "max_documents: 100, max_in_flight: 1")?;
     rig.fake.script(|bulk| match bulk.number {
         0 => Answer::IndexThenSay("<html>all fine</html>".into()),
         2 => Answer::IndexThenSay(String::new()),
@@ -235,7 +140,7 @@ fn b13_replies_that_are_not_about_the_items_index_nothing() -> Result<()> {
 
 #[test]
 fn b14_a_connection_cut_after_processing_doubles_nothing() -> Result<()> {
-    let mut rig = Rig::new("b14", 2, "max_documents: 500")?;
+    let mut rig = IndexerRig::new("b14", 2, "max_documents: 500")?;
     rig.fake.script(|bulk| if bulk.number % 5 == 0 { Answer::IndexThenCut } else { Answer::Index });
     rig.produce(0..10_000, "a")?;
     rig.start()?;
@@ -246,7 +151,7 @@ fn b14_a_connection_cut_after_processing_doubles_nothing() -> Result<()> {
 
 #[test]
 fn b25_a_refused_request_waits_as_long_as_asked() -> Result<()> {
-    let mut rig = Rig::new("b25", 1, "")?;
+    let mut rig = IndexerRig::new("b25", 1, "")?;
     rig.fake.script(|bulk| match bulk.number {
         0 => Answer::Status(503, vec![("retry-after", "4".into())], String::new()),
         1 => Answer::Status(429, Vec::new(), String::new()),
@@ -262,7 +167,7 @@ fn b25_a_refused_request_waits_as_long_as_asked() -> Result<()> {
 
 #[test]
 fn b08_a_blocked_index_waits_and_then_goes_to_the_dead_letters_while_others_flow() -> Result<()> {
-    let mut rig = Rig::new("b08", 1, "")?;
+    let mut rig = IndexerRig::new("b08", 1, "")?;
     rig.fake.script(|bulk| {
         Answer::items(bulk, |item| {
             let reason = "index [old] blocked by: [FORBIDDEN/8/index write (api)];";
@@ -284,7 +189,7 @@ fn b08_a_blocked_index_waits_and_then_goes_to_the_dead_letters_while_others_flow
 
 #[test]
 fn b08_a_block_that_is_lifted_in_time_costs_nothing() -> Result<()> {
-    let mut rig = Rig::new("b08-lifted", 1, "")?;
+    let mut rig = IndexerRig::new("b08-lifted", 1, "")?;
     let mut first = None;
     rig.fake.script(move |bulk| {
         let blocked = first.get_or_insert_with(Instant::now).elapsed() < Duration::from_secs(2);
@@ -297,7 +202,7 @@ fn b08_a_block_that_is_lifted_in_time_costs_nothing() -> Result<()> {
 
 #[test]
 fn b10_a_missing_index_holds() -> Result<()> {
-    let mut rig = Rig::new("b10", 1, "max_documents: 10")?;
+    let mut rig = IndexerRig::new("b10", 1, "max_documents: 10")?;
     let mut first = None;
     rig.fake.script(move |bulk| match first.get_or_insert_with(Instant::now).elapsed().as_secs() {
         0..3 => Answer::refuse(404),
@@ -311,7 +216,7 @@ fn b10_a_missing_index_holds() -> Result<()> {
 
 #[test]
 fn m20_an_index_that_cannot_be_created_holds_instead_of_burying_its_documents() -> Result<()> {
-    let mut rig = Rig::new("m20", 1, "")?;
+    let mut rig = IndexerRig::new("m20", 1, "")?;
     let mut first = None;
     rig.fake.script(move |bulk| {
         let broken = first.get_or_insert_with(Instant::now).elapsed() < Duration::from_secs(5);
@@ -329,7 +234,7 @@ fn m20_an_index_that_cannot_be_created_holds_instead_of_burying_its_documents() 
 
 #[test]
 fn b24_one_document_that_elasticsearch_refuses_goes_to_the_dead_letters() -> Result<()> {
-    let mut rig = Rig::new("b24", 2, "")?;
+    let mut rig = IndexerRig::new("b24", 2, "")?;
     rig.fake.script(|bulk| {
         Answer::items(bulk, |item| {
             let reason = "[1:5] failed to parse field [n] of type [date] in document with id '1'";
@@ -347,7 +252,7 @@ fn b24_one_document_that_elasticsearch_refuses_goes_to_the_dead_letters() -> Res
 
 #[test]
 fn c04_a_closed_port_loses_nothing_and_kill_9_doubles_nothing() -> Result<()> {
-    let mut rig = Rig::new("c04", 4, "max_documents: 200")?;
+    let mut rig = IndexerRig::new("c04", 4, "max_documents: 200")?;
     rig.fake.script(|_| Answer::After(Duration::from_millis(20), Box::new(Answer::Index)));
     rig.produce(0..20_000, "a")?;
     rig.start()?;
@@ -365,7 +270,7 @@ fn c04_a_closed_port_loses_nothing_and_kill_9_doubles_nothing() -> Result<()> {
 
 #[test]
 fn c10_null_values_are_skipped_and_counted() -> Result<()> {
-    let mut rig = Rig::new("c10", 1, "")?;
+    let mut rig = IndexerRig::new("c10", 1, "")?;
     let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", rig.kafka.bootstrap()).create()?;
     for n in 0..50_000 {
         let key = format!("k{n}");
@@ -384,7 +289,7 @@ fn c10_null_values_are_skipped_and_counted() -> Result<()> {
 
 #[test]
 fn c11_what_retention_took_is_counted_exactly() -> Result<()> {
-    let mut rig = Rig::new("c11", 1, "max_documents: 100")?;
+    let mut rig = IndexerRig::new("c11", 1, "max_documents: 100")?;
     rig.produce(0..4_000, "a")?;
     rig.start()?;
     rig.wait_documents(4_000)?;
@@ -407,7 +312,7 @@ fn c11_what_retention_took_is_counted_exactly() -> Result<()> {
 
 #[test]
 fn b26_a_dead_letter_topic_that_refuses_holds_the_commit() -> Result<()> {
-    let mut rig = Rig::new("b26", 1, "")?;
+    let mut rig = IndexerRig::new("b26", 1, "")?;
     let letters = format!("{}.dlq", rig.name);
     rig.kafka.delete_topic(&letters)?;
     let bad: Vec<String> = (0..20).map(|n| format!("{{\"n\":{n},")).collect();

@@ -188,6 +188,7 @@ fn classify(error: &ItemError) -> Option<Class> {
         409 if error.kind.is_empty() || is_kind("version_conflict") => return None,
         429 | 500..=599 => Class::Retry,
         401 | 404 => Class::Systemic,
+        403 if is_kind("security") => Class::Systemic,
         403 => Class::Blocked,
         _ if is_kind("index_closed") || is_kind("cluster_block") => Class::Blocked,
         _ if is_kind("index_not_found") || is_kind("index_template") => Class::Systemic,
@@ -273,6 +274,7 @@ mod tests {
             (400, "index_closed_exception", "closed", Class::Blocked),
             (404, "index_not_found_exception", "no such index [a]", Class::Systemic),
             (401, "security_exception", "", Class::Systemic),
+            (403, "security_exception", "", Class::Systemic),
             (400, "illegal_argument_exception", "pipeline with id [x] does not exist", Class::Systemic),
             (
                 400,

@@ -24,6 +24,8 @@ use crate::dead_letter::DeadLetters;
 use crate::health::Health;
 use crate::route::EpochMillis;
 
+/// How long leaving the group may take; its members notice a missing one by themselves, only later.
+const LEAVE: Duration = Duration::from_secs(2);
 /// Longest nap.
 const NAP: Duration = Duration::from_millis(100);
 const PICTURE_INTERVAL: Duration = Duration::from_millis(250);
@@ -172,17 +174,21 @@ impl Flow {
     fn poll_events(&mut self, now: Instant) -> bool {
         let source = self.source.clone();
         let mut any = false;
-        while let Some(event) = source.poll() {
-            any = true;
-            match event {
-                Ok(message) => {
+        let mut is_empty = false;
+        loop {
+            match source.poll() {
+                // An event that is no message reads as nothing, too: only a second nothing is the end.
+                None if is_empty => break,
+                None => is_empty = true,
+                Some(Ok(message)) => {
+                    (any, is_empty) = (true, false);
                     let name = (message.topic().into(), message.partition());
                     let place = self.partitions.find(&name).map(|partition| partition.owner.slot as usize);
                     if let Some(place) = place {
                         self.take_message(place, &message, now, wall_clock());
                     }
                 }
-                Err(error) => tracing::debug!(%error, "consumer reports"),
+                Some(Err(error)) => tracing::debug!(%error, "consumer reports"),
             }
         }
         any
@@ -250,7 +256,7 @@ impl Flow {
         for partition in self.partitions.iter_mut() {
             partition.queue = None;
         }
-        self.source.leave(Duration::from_secs(5), Instant::now);
+        self.source.leave(LEAVE, Instant::now);
         self.letters.close();
         // Dropping the consumer would wait for brokers that may never answer; the process ends now.
         std::mem::forget(self.source);

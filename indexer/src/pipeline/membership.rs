@@ -82,6 +82,12 @@ impl Flow {
                 partition.gaps.push(expected..offset);
                 self.ask_gap(place, now);
             }
+            // Nothing was taken yet, and the log ends before the committed offset: it is another log.
+            Some(expected) if offset < expected && partition.ledger.last().is_none() => {
+                let name = partition.name();
+                tracing::warn!(topic = %name.0, partition = name.1, committed = expected, offset, "the log begins anew: was the topic made again?");
+                self.membership.committer.assigned(name, None);
+            }
             _ => {}
         }
         let partition = self.partitions.at(place)?;

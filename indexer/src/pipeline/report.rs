@@ -63,9 +63,9 @@ impl Flow {
         if !self.missing_topics.is_empty() {
             blocked.push(("topic_missing", format!("not there: {}", self.missing_topics.join(", "))));
         }
-        if let Some(target) = self.intake.targets.iter().find(|target| target.held.is_some()) {
-            let words = target.held.as_deref().unwrap_or_default();
-            blocked.push(("index_held", format!("`{}`: {words}", target.name)));
+        let mut troubled = self.intake.targets.iter().filter_map(|target| Some((&target.name, target.trouble()?)));
+        if let Some((name, words)) = troubled.next() {
+            blocked.push(("index_held", format!("`{name}`: {words}")));
         }
         if let Some(words) = self.letters.trouble() {
             blocked.push(("dead_letter_topic", words.to_owned()));

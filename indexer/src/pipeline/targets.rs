@@ -23,8 +23,10 @@ pub struct Target {
     pub exists: bool,
     /// First refusal because of a block, until something is indexed again.
     pub blocked_since: Option<Instant>,
-    /// Why its documents are held although Elasticsearch answers.
-    pub held: Option<String>,
+    /// Why its documents are refused for reasons that are not theirs.
+    held: Option<String>,
+    /// Why it has no plan.
+    no_plan: Option<String>,
     read: Option<Instant>,
     used: Instant,
     /// A look-up is on its way, or may be made from then on.
@@ -47,6 +49,7 @@ impl Targets {
             exists: false,
             blocked_since: None,
             held: None,
+            no_plan: None,
             read: None,
             used: now,
             asked: false,
@@ -103,17 +106,18 @@ impl Targets {
                 target.read = Some(now);
                 // A mapping error makes it be read again, but not for each of many.
                 target.not_before = Some(now + Duration::from_secs(1));
-                if target.held.take().is_some() {
-                    tracing::info!(index = %target.name, "index is usable");
+                target.no_plan = None;
+                if exists {
+                    target.release();
                 }
             }
             Err(error) => {
                 target.not_before = Some(now + RETRY);
                 let words = error.to_string();
                 // An older plan is still good enough.
-                if target.plan.is_none() && target.held.as_ref() != Some(&words) {
+                if target.plan.is_none() && target.no_plan.as_ref() != Some(&words) {
                     tracing::warn!(index = %target.name, reason = words, "no plan for an index: its documents are held");
-                    target.held = Some(words);
+                    target.no_plan = Some(words);
                 }
             }
         }
@@ -137,9 +141,18 @@ impl Target {
     pub fn took_document(&mut self) {
         self.exists = true;
         self.blocked_since = None;
+        self.release();
+    }
+
+    fn release(&mut self) {
         if self.held.take().is_some() {
             tracing::info!(index = %self.name, "index takes documents again");
         }
+    }
+
+    /// Why its documents do not flow although Elasticsearch answers.
+    pub fn trouble(&self) -> Option<&str> {
+        self.no_plan.as_deref().or(self.held.as_deref())
     }
 
     /// Documents are held for a reason that is not theirs.
