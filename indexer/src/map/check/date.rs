@@ -27,6 +27,8 @@ pub(in crate::map) struct DateFormats(Vec<Format>);
 #[derive(Clone, Debug)]
 enum Format {
     Iso(Iso),
+    /// `strict_date`: two digits each, of any value; the 30th of February is the first or second of March.
+    LenientDate,
     EpochMillis,
     EpochSecond,
     Pattern(Pattern),
@@ -40,8 +42,10 @@ struct Iso {
     from: u8,
     to: u8,
     zone: Zone,
-    /// A date alone is complete even though `from` names more parts.
+    /// A date alone, or the beginning of one, is complete even though `from` names more parts.
     date_alone: bool,
+    /// A comma may stand before the fraction too.
+    has_comma: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,15 +104,19 @@ fn judge(moment: Moment, is_nanos: bool) -> Fit {
 
 impl Format {
     fn named(name: &str) -> Self {
-        let iso = |from, to, zone| Self::Iso(Iso { from, to, zone, date_alone: false });
+        let iso = |from, to, zone| Self::Iso(Iso { from, to, zone, date_alone: false, has_comma: false });
         match name {
-            "strict_date_optional_time" => iso(1, 7, Zone::Optional),
-            "strict_date_optional_time_nanos" => {
-                Self::Iso(Iso { from: 6, to: 7, zone: Zone::Optional, date_alone: true })
+            "strict_date_optional_time" => {
+                Self::Iso(Iso { from: 1, to: 7, zone: Zone::Optional, date_alone: false, has_comma: true })
             }
-            "strict_date_time" => iso(7, 7, Zone::Mandatory),
+            "strict_date_optional_time_nanos" => {
+                Self::Iso(Iso { from: 6, to: 7, zone: Zone::Optional, date_alone: true, has_comma: true })
+            }
+            // The fraction is optional here, whatever the documentation says.
+            "strict_date_time" => iso(6, 7, Zone::Mandatory),
             "strict_date_time_no_millis" => iso(6, 6, Zone::Mandatory),
-            "strict_date" | "strict_year_month_day" => iso(3, 3, Zone::Forbidden),
+            "strict_date" => Self::LenientDate,
+            "strict_year_month_day" => iso(1, 3, Zone::Forbidden),
             "strict_year" => iso(1, 1, Zone::Forbidden),
             "strict_year_month" => iso(2, 2, Zone::Forbidden),
             "strict_date_hour" => iso(4, 4, Zone::Forbidden),
@@ -125,6 +133,7 @@ impl Format {
     fn parse(&self, text: &str) -> ParsedDate {
         match self {
             Self::Iso(iso) => iso.parse(text),
+            Self::LenientDate => lenient_date(text),
             Self::EpochMillis => epoch(text, 1_000),
             Self::EpochSecond => epoch(text, 1),
             Self::Pattern(pattern) => pattern.parse_text(text),
@@ -153,6 +162,10 @@ fn epoch(text: &str, per_second: i64) -> ParsedDate {
         return ParsedDate::No;
     }
     let Ok(n) = whole.parse::<i64>() else { return ParsedDate::No };
+    if is_negative && per_second == 1 && !fraction.is_empty() && fraction.bytes().all(|b| b == b'0') {
+        // Elasticsearch borrows a second for the fraction and ends with a billion nanoseconds.
+        return ParsedDate::No;
+    }
     let n = if is_negative { -n } else { n };
     // The fraction moves a moment by less than its unit, which is of no weight for the limits.
     let (seconds, rest) = (n.div_euclid(per_second), n.rem_euclid(per_second));
@@ -206,7 +219,9 @@ impl Iso {
             return ParsedDate::No;
         }
         let mut nanos = 0;
-        if count == 6 && matches!(b.get(19), Some(b'.' | b',')) && self.to >= 7 {
+        let separator = b.get(19).copied();
+        let has_fraction = separator == Some(b'.') || (separator == Some(b',') && self.has_comma);
+        if count == 6 && has_fraction && self.to >= 7 {
             let length = b[20..].iter().take(9).take_while(|d| d.is_ascii_digit()).count();
             if length == 0 {
                 return ParsedDate::No;
@@ -226,7 +241,7 @@ impl Iso {
                 Err(()) => return ParsedDate::No,
             },
         };
-        let is_complete = (self.from..=self.to).contains(&count) || (self.date_alone && count == 3 && !is_bare_t);
+        let is_complete = (self.from..=self.to).contains(&count) || (self.date_alone && count <= 3 && !is_bare_t);
         if !is_complete {
             return ParsedDate::No;
         }
@@ -234,6 +249,21 @@ impl Iso {
         let Some(zone) = zone else { return ParsedDate::Unsure };
         let seconds = days * 86_400 + i64::from(parts[3] * 3_600 + parts[4] * 60 + parts[5]) - zone;
         ParsedDate::At(Moment { seconds, nanos })
+    }
+}
+
+fn lenient_date(text: &str) -> ParsedDate {
+    let b = text.as_bytes();
+    let is_shaped = b.len() == 10 && b[4] == b'-' && b[7] == b'-';
+    let (Some(year), Some(month), Some(day)) = (digits(b, 0, 4), digits(b, 5, 7), digits(b, 8, 10)) else {
+        return ParsedDate::No;
+    };
+    // The months run over into years, the days into months.
+    let months = i64::from(year) * 12 + i64::from(month) - 1;
+    let first = days_from_epoch(months.div_euclid(12), months.rem_euclid(12) as u32 + 1, 1);
+    match first {
+        Some(first) if is_shaped => ParsedDate::At(Moment { seconds: (first + i64::from(day) - 1) * 86_400, nanos: 0 }),
+        _ => ParsedDate::No,
     }
 }
 

@@ -138,8 +138,15 @@ fn java_patterns_and_named_formats() {
     check("yyyy-MM-dd HH:mm:ss[.SSS]", &["2026-11-23 06:30:17", "2026-11-23 06:30:17.123"], &["2026-11-23 06:30:17.1"]);
     check("EEE MMM d HH:mm:ss yyyy", &["Mon Nov 23 06:30:17 2026"], &["Tue Nov 23 06:30:17 2026"]);
     check("hh:mm a dd.MM.yyyy", &["06:30 PM 23.11.2026"], &["18:30 PM 23.11.2026"]);
-    check("epoch_second", &["1604948142", "1.5"], &["x", "1e9"]);
-    check("strict_date_time", &["2026-11-23T06:30:17.123Z"], &["2026-11-23T06:30:17Z", "2026-11-23T06:30:17.123"]);
+    check("epoch_second", &["1604948142", "1.5"], &["x", "1e9", "-0.0"]);
+    check(
+        "strict_date_time",
+        &["2026-11-23T06:30:17.123Z", "2026-11-23T06:30:17+0100"],
+        &["2026-11-23T06:30:17,5Z", "2026-11-23T06:30:17.123"],
+    );
+    check("strict_date", &["2026-02-30", "2026-13-01", "2026-00-01"], &["2026-1-1", "2026-11", "2026-11-23T"]);
+    check("strict_date_optional_time_nanos", &["2026", "2026-11-23", "2026-11-23T06:30:17,5"], &["2026-11-23T06:30"]);
+    check("strict_year_month_day", &["2026", "2026-11", "2026-11-23"], &["2026-02-30", "2026-11-23T06"]);
     check("yyyy/MM/dd||epoch_millis", &["2026/11/23", "5"], &["2026-11-23"]);
     let unknown = DateFormats::parse("basic_week_date||YYYY-ww");
     assert_eq!(with(r#""2026W471""#, |v| unknown.check(v, false)), Fit::Unsure);

@@ -163,8 +163,11 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         way: &Way<'_, 't>,
         member: Member<'_, 'p, 't>,
     ) -> Option<Arc<Created>> {
-        if let Some(first) = self.created.get(&path).filter(|first| !first.is_runtime) {
-            if first.type_name == created.type_name {
+        // Of several runtime fields of one name the last stays; beside an object none can.
+        let is_object = |created: &Created| matches!(created.child, Child::Object(_));
+        let first = self.created.get(&path).filter(|first| !first.is_runtime || is_object(&created));
+        if let Some(first) = first {
+            if first.type_name == created.type_name && first.is_runtime == created.is_runtime {
                 let first = Arc::clone(first);
                 // Noted again: the member that came first may not stay.
                 self.note(What::New(Arc::clone(&first)), way, path, member);
@@ -174,7 +177,6 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             self.note(what, way, path, member);
             return None;
         }
-        // Of several runtime fields of one name the last stays.
         let created = Arc::new(created);
         self.note(What::New(Arc::clone(&created)), way, path.clone(), member);
         self.created.insert(path, Arc::clone(&created));
