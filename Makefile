@@ -18,7 +18,7 @@ help: ## Lists what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: bootstrap servers ## Shows the whole way from files to Elasticsearch on this machine, in about a minute (KEEP=1 leaves it running)
-	$(CARGO) build $(ALL) --release --bins
+	$(CARGO) build $(ALL) --release --bin shipper --bin indexer --bin demo
 	@target/release/demo
 
 test: check servers ## Checks, then tests the programs end to end on a real Kafka and a real Elasticsearch
@@ -39,7 +39,7 @@ down: ## Stops what `make up` started
 	@target/debug/stack down
 
 build: bootstrap ## Builds shipper and indexer for use, in target/release
-	$(CARGO) build $(ALL) --release --bins
+	$(CARGO) build $(ALL) --release --bin shipper --bin indexer
 
 bootstrap: ## Checks for compilers, Java and Maven, and installs what is missing where it may
 	@scripts/bootstrap
