@@ -96,7 +96,19 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
     };
     let tailer = Tailer::new(settings, Disk, broker, store, loaded.rows, loaded.num_corrupt);
     let watcher = Watcher::new().context("cannot create an inotify instance; raise fs.inotify.max_user_instances")?;
-    Loop { tailer, watcher, waker, signals, board, clock: Clock::new(), config, until }.run()
+    Loop {
+        tailer,
+        watcher,
+        waker,
+        signals,
+        board,
+        clock: Clock::new(),
+        config,
+        until,
+        acked_events: 0,
+        ack_pause: Loop::MIN_ACK_PAUSE,
+    }
+    .run()
 }
 
 fn host_id(config: &Config, dir: &DataDir, host_name: &str) -> Result<String, StoreError> {
@@ -154,6 +166,8 @@ struct Loop {
     clock: Clock,
     config: Config,
     until: Until,
+    acked_events: u64,
+    ack_pause: Duration,
 }
 
 impl Loop {
@@ -162,6 +176,8 @@ impl Loop {
     /// A burst of renames asks for one scan, not for many.
     const SCAN_PAUSE: Duration = Duration::from_millis(20);
     const ACK_WAIT: Duration = Duration::from_millis(5);
+    const MIN_ACK_PAUSE: Duration = Duration::from_millis(1);
+    const MAX_ACK_PAUSE: Duration = Duration::from_millis(50);
 
     fn run(mut self) -> Result<Exit> {
         if self.until == Until::Eof {
@@ -202,7 +218,7 @@ impl Loop {
             if has_more {
                 continue;
             }
-            self.rest(looked_at, wants_scan, now);
+            self.rest(looked_at, wants_scan);
         }
         self.finish()
     }
@@ -223,19 +239,12 @@ impl Loop {
     }
 
     /// Sleeps until something may have changed.
-    fn rest(&mut self, looked_at: Duration, wants_scan: bool, now: Now) {
-        if self.tailer.has_outstanding() {
-            // Acknowledgements come by polling the client.
-            self.tailer.turn(now, Self::ACK_WAIT);
-            return;
-        }
+    fn rest(&mut self, looked_at: Duration, wants_scan: bool) {
         let mut pause = (looked_at + Self::LOOK_EVERY).saturating_sub(self.clock.now().mono);
         if wants_scan {
             pause = pause.min(Self::SCAN_PAUSE);
         }
-        if !self.tailer.is_idle() {
-            pause = pause.min(Self::ACK_WAIT);
-        }
+        pause = pause.min(self.ack_pause().unwrap_or(pause));
         let watch = self.watcher.as_fd();
         let mut fds =
             [PollFd::new(&watch, PollFlags::IN), PollFd::from_borrowed_fd(self.waker.0.as_fd(), PollFlags::IN)];
@@ -243,6 +252,19 @@ impl Loop {
         // An interrupted or failed poll is a short sleep at worst.
         let _ = rustix::event::poll(&mut fds, Some(&timeout));
         self.waker.clear();
+    }
+
+    /// How soon to ask for acknowledgements, if some are due: the client does not tell of them by itself. The longer
+    /// none come, the more rarely, so that a broker that is away costs nothing.
+    fn ack_pause(&mut self) -> Option<Duration> {
+        let acked = self.tailer.stats().acked_events;
+        let is_due = self.tailer.has_outstanding() || !self.tailer.is_idle();
+        if !is_due || acked != self.acked_events {
+            (self.acked_events, self.ack_pause) = (acked, Self::MIN_ACK_PAUSE);
+        } else {
+            self.ack_pause = (self.ack_pause * 2).min(Self::MAX_ACK_PAUSE);
+        }
+        is_due.then_some(self.ack_pause)
     }
 
     fn scan(&mut self, now: Now) {

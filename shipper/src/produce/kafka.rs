@@ -119,6 +119,10 @@ pub struct KafkaBroker {
     partitions: PartitionWatch,
     /// Reports of a producer that was replaced after a fatal error.
     orphaned: Vec<Delivery>,
+    /// A record larger than this travels alone.
+    batch_bytes: usize,
+    /// The producer takes nothing until it is empty, and is then replaced by one with smaller batches.
+    is_shrinking: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -132,9 +136,11 @@ pub enum StartError {
 impl KafkaBroker {
     pub fn new(config: ClientConfig, topic: &str) -> Result<Self, StartError> {
         let producer = create(&config)?;
+        let batch_bytes = config.get("batch.size").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_BATCH_BYTES);
         let count = Arc::new(AtomicU32::new(0));
         let partitions = PartitionWatch::start(Arc::clone(&producer), topic.to_owned(), count)?;
-        Ok(Self { config, topic: topic.to_owned(), producer, partitions, orphaned: Vec::new() })
+        let topic = topic.to_owned();
+        Ok(Self { config, topic, producer, partitions, orphaned: Vec::new(), batch_bytes, is_shrinking: false })
     }
 
     /// An idempotent producer that met a fatal error delivers nothing any more (KIP-98). Its queue is purged, which
@@ -146,6 +152,12 @@ impl KafkaBroker {
         if let Err(cause) = self.producer.flush(PATIENCE) {
             error!(error = %cause, "the failed producer did not give back all records");
         }
+        if self.replace() {
+            info!("producer recreated after a fatal error");
+        }
+    }
+
+    fn replace(&mut self) -> bool {
         let next = create(&self.config).and_then(|producer| {
             let count = Arc::clone(&self.partitions.num_partitions);
             let watch = PartitionWatch::start(Arc::clone(&producer), self.topic.clone(), count)?;
@@ -153,15 +165,49 @@ impl KafkaBroker {
         });
         match next {
             Ok((producer, watch)) => {
-                let failed = std::mem::replace(&mut self.producer, producer);
+                let replaced = std::mem::replace(&mut self.producer, producer);
                 self.partitions = watch;
-                self.orphaned.append(&mut take(&failed));
-                info!("producer recreated after a fatal error");
+                self.orphaned.append(&mut take(&replaced));
+                true
             }
-            Err(cause) => error!(error = %cause, "cannot recreate the producer, trying again"),
+            Err(cause) => {
+                error!(error = %cause, "cannot recreate the producer, trying again");
+                false
+            }
+        }
+    }
+
+    /// The client does not split a batch that the topic's `max.message.bytes` refuses (Java's does), and its limit
+    /// stands from its creation on.
+    fn shrink_batches(&mut self) {
+        self.batch_bytes = (self.batch_bytes / 2).max(MIN_BATCH_BYTES);
+        self.config.set("batch.size", self.batch_bytes.to_string());
+        self.is_shrinking = !self.replace();
+        warn!(
+            topic = self.topic,
+            batch_bytes = self.batch_bytes,
+            "the topic takes less than the client batches, sending smaller batches: raise max.message.bytes or lower kafka.options.batch.size"
+        );
+    }
+
+    /// Takes what the client has ready. `BaseProducer::poll` serves one event and then spins through the last
+    /// millisecond of its wait, so it is never asked to wait.
+    fn drain(&mut self, deliveries: &mut Vec<Delivery>) -> bool {
+        let before = deliveries.len();
+        loop {
+            let so_far = deliveries.len();
+            self.producer.poll(Duration::ZERO);
+            deliveries.append(&mut take(&self.producer));
+            if deliveries.len() == so_far {
+                return so_far > before;
+            }
         }
     }
 }
+
+/// librdkafka's default of `batch.size`.
+const DEFAULT_BATCH_BYTES: usize = 1_000_000;
+const MIN_BATCH_BYTES: usize = 16 << 10;
 
 fn create(config: &ClientConfig) -> Result<Arc<BaseProducer<Reports>>, StartError> {
     let reports = Reports { deliveries: Mutex::new(Vec::new()), log: Log::new() };
@@ -178,6 +224,9 @@ impl Broker for KafkaBroker {
     }
 
     fn send(&mut self, record: Outgoing<'_>) -> Result<(), Refused> {
+        if self.is_shrinking {
+            return Err(Refused::Full);
+        }
         let outgoing = BaseRecord::with_opaque_to(&self.topic, record.token)
             .partition(record.partition)
             .key(record.key)
@@ -194,9 +243,21 @@ impl Broker for KafkaBroker {
             error!(code = ?code, reason, "fatal producer error");
             self.recreate();
         }
+        // All reports of the old batches are settled by now: the last call gave them.
+        if self.is_shrinking && self.producer.in_flight_count() == 0 {
+            self.shrink_batches();
+        }
         deliveries.append(&mut self.orphaned);
-        self.producer.poll(wait);
-        let mut reports = self.producer.context().deliveries.lock().unwrap_or_else(|e| e.into_inner());
-        deliveries.append(&mut reports);
+        if !self.drain(deliveries) && !wait.is_zero() {
+            #[expect(clippy::disallowed_methods, reason = "an edge: the client has nothing to wait on")]
+            std::thread::sleep(wait);
+            self.drain(deliveries);
+        }
+    }
+
+    fn is_too_large_alone(&mut self, num_bytes: usize) -> bool {
+        let is_alone = num_bytes > self.batch_bytes || self.batch_bytes <= MIN_BATCH_BYTES;
+        self.is_shrinking |= !is_alone;
+        is_alone
     }
 }

@@ -39,4 +39,10 @@ pub trait Broker {
     fn send(&mut self, record: Outgoing<'_>) -> Result<(), Refused>;
     /// Appends the deliveries that arrived, waiting for the first up to `wait`.
     fn poll(&mut self, wait: Duration, deliveries: &mut Vec<Delivery>);
+    /// Whether a record of `num_bytes` (key and value) that was refused for its size is too large by itself. If it may
+    /// have been the company it travelled in, says no, and has smaller batches from then on.
+    fn is_too_large_alone(&mut self, num_bytes: usize) -> bool {
+        let _ = num_bytes;
+        true
+    }
 }

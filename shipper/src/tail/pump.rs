@@ -347,16 +347,28 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if !is_first {
             return;
         }
-        let delay = source.delays.next_delay();
-        source.retry_at = Some(now.mono + delay);
         let position = source.ledger.acknowledged();
         if let (RDKafkaErrorCode::MessageSizeTooLarge, Some(num_bytes)) = (code, num_bytes) {
-            source.max_record = (num_bytes as usize / 2).max(1024);
-            error!(
-                path = %source.path.display(), position, bytes = num_bytes, cut_to = source.max_record,
-                "the topic refuses a record of this size; cutting records of this file: lower limits.max_record or raise max.message.bytes"
-            );
-        } else if source.delays.num_attempts() == 1 {
+            let num_bytes = num_bytes.saturating_sub(MESSAGE_OVERHEAD) as usize;
+            let is_record = self.broker.is_too_large_alone(num_bytes);
+            if is_record && source.max_record > MIN_RECORD {
+                source.max_record = (num_bytes / 2).max(MIN_RECORD);
+                error!(
+                    path = %source.path.display(), position, bytes = num_bytes, cut_to = source.max_record,
+                    "the topic refuses a record of this size; cutting records of this file: lower limits.max_record or raise max.message.bytes"
+                );
+                source.retry_at = Some(now.mono);
+                return;
+            }
+            if !is_record {
+                // In smaller batches it may pass as it is.
+                source.retry_at = Some(now.mono);
+                return;
+            }
+        }
+        let delay = source.delays.next_delay();
+        source.retry_at = Some(now.mono + delay);
+        if source.delays.num_attempts() == 1 {
             warn!(
                 path = %source.path.display(), position, error = %code, retry_in = ?delay,
                 "records are not delivered, the file waits and will go on from the first of them"
@@ -401,6 +413,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
     }
 }
+
+/// Records are not cut to less, whatever the topic refuses.
+const MIN_RECORD: usize = 1024;
 
 /// What librdkafka keeps of a message besides key and value, roughly.
 const MESSAGE_OVERHEAD: u32 = 256;
