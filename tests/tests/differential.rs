@@ -73,7 +73,6 @@ fn what_the_plan_sends_is_accepted() -> Result<()> {
             let document = judge.random.document(&paths);
             let mut parser = Parser::default();
             let parsed = parser.parse(document.as_bytes())?;
-            num_unsure += usize::from(matches!(plan.predict(parsed).outcome, Outcome::Unsure { .. }));
             let mut out = Vec::new();
             let input = Input { document: parsed, timestamp: None };
             let text = match plan.apply(input, &mut state, &mut out, &mut Actions::default()) {
@@ -81,15 +80,15 @@ fn what_the_plan_sends_is_accepted() -> Result<()> {
                 Verdict::Rewritten => String::from_utf8(out)?,
                 Verdict::Reject(_) => continue,
             };
+            let mut parser = Parser::default();
+            if let Outcome::Unsure { .. } = plan.predict(parser.parse(text.as_bytes())?).outcome {
+                // It might create what the state does not know.
+                num_unsure += 1;
+                continue;
+            }
             num_pairs += 1;
             num_rewritten += usize::from(text != document);
-            let is_unsure = {
-                let mut parser = Parser::default();
-                matches!(plan.predict(parser.parse(text.as_bytes())?).outcome, Outcome::Unsure { .. })
-            };
-            if let Some(error) = judge.send(&index, &text)?
-                && !is_unsure
-            {
+            if let Some(error) = judge.send(&index, &text)? {
                 faults.push(format!("{document}\n  sent {text}\n  answer {error}\n  mapping {}", live["mappings"]));
             }
         }

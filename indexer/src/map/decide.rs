@@ -147,7 +147,7 @@ impl<'r> Decider<'_, 'r> {
         if created.contains_key(&finding.path) {
             return Ok(Step::Nothing);
         }
-        if let Some(room) = self.room.checked_sub(new.cost) {
+        if let Some(room) = self.room.checked_sub(new.charge) {
             self.room = room;
             created.insert(finding.path.clone(), Arc::clone(new));
             return Ok(Step::Nothing);

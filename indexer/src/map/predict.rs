@@ -73,9 +73,9 @@ impl Plan {
                         // Refused by the mapping that the document asks for: fields are not copied to objects.
                         unsure.get_or_insert_with(|| finding.path.clone());
                     }
-                    let is_within = self.model.num_fields + cost + new.cost <= self.model.limits.total_fields;
+                    let is_within = self.model.num_fields + cost + new.charge <= self.model.limits.total_fields;
                     if is_within {
-                        cost += new.cost;
+                        cost += new.charge;
                         creates.push(NewField {
                             path: finding.path.clone(),
                             type_name: new.type_name.clone(),

@@ -21,6 +21,9 @@ pub(in crate::map) struct Created {
     pub child: Child,
     /// What it counts against `total_fields.limit`: itself, its multi-fields, the properties of its template.
     pub cost: u64,
+    /// What it counts while its document is parsed: Elasticsearch then counts a template's properties with their object
+    /// and each by itself.
+    pub charge: u64,
     pub type_name: String,
     pub is_runtime: bool,
 }
@@ -132,7 +135,8 @@ impl Detector<'_> {
             Child::Object(id) if model.object(id).is_nested => "nested".to_owned(),
             Child::Object(_) => "object".to_owned(),
         };
-        Some(Created { cost: model.num_fields, model, child, type_name, is_runtime: false })
+        let charge = sizes(&model, child).1;
+        Some(Created { cost: model.num_fields, charge, model, child, type_name, is_runtime: false })
     }
 
     /// What the value looks like, and for a date which of the root's formats it is in.
@@ -176,11 +180,26 @@ impl Detector<'_> {
     }
 }
 
+/// The fields of a subtree, and the sum of that number over all its members.
+fn sizes(model: &Model, child: Child) -> (u64, u64) {
+    match child {
+        Child::Field(id) => {
+            let size = 1 + model.field(id).subfields.iter().map(|&id| sizes(model, Child::Field(id)).0).sum::<u64>();
+            (size, size)
+        }
+        Child::Object(id) => {
+            let inner = model.object(id).children.values().map(|&child| sizes(model, child));
+            let (size, sum) = inner.fold((1, 0), |(size, sum), (more, rest)| (size + more, sum + rest));
+            (size, size + sum)
+        }
+    }
+}
+
 fn runtime(path: &str, type_name: &str) -> Option<Created> {
     let body = json!({"type": "runtime"});
     let (mut model, child) = compile::template_field(path, &body, Dynamic::Runtime, Default::default()).ok()?;
     if let Child::Field(id) = child {
         model.fields[id as usize].kind = FieldKind::Runtime;
     }
-    Some(Created { model, child, cost: 1, type_name: type_name.to_owned(), is_runtime: true })
+    Some(Created { model, child, cost: 1, charge: 1, type_name: type_name.to_owned(), is_runtime: true })
 }

@@ -149,9 +149,10 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         }
     }
 
-    /// A concrete field, no object, that this document creates.
+    /// A concrete field, no object, that this document or one before it creates.
     pub(super) fn created_value(&self, path: &str) -> Option<Arc<Created>> {
-        let created = self.created.get(path).filter(|created| !created.is_runtime)?;
+        let pending = self.pending.and_then(|pending| pending.get(path));
+        let created = pending.or_else(|| self.created.get(path)).filter(|created| !created.is_runtime)?;
         matches!(created.child, Child::Field(_)).then(|| Arc::clone(created))
     }
 
@@ -165,8 +166,15 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     ) -> Option<Arc<Created>> {
         // Of several runtime fields of one name the last stays; beside an object none can.
         let is_object = |created: &Created| matches!(created.child, Child::Object(_));
-        let first = self.created.get(&path).filter(|first| !first.is_runtime || is_object(&created));
+        let first =
+            self.created.get(&path).filter(|first| !first.is_runtime || is_object(&created) || !created.is_runtime);
         if let Some(first) = first {
+            if first.is_runtime != created.is_runtime && !is_object(first) && !is_object(&created) {
+                // Parsed again, all values meet the concrete field, whatever they were judged by.
+                let created = if first.is_runtime { Arc::new(created) } else { Arc::clone(first) };
+                self.note(What::Unsure, way, path, member);
+                return Some(created);
+            }
             if first.type_name == created.type_name && first.is_runtime == created.is_runtime {
                 let first = Arc::clone(first);
                 // Noted again: the member that came first may not stay.
