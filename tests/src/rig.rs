@@ -71,6 +71,11 @@ impl Rig {
         Ok(Self { kafka, topic: name.to_owned(), dir, written: Written::new(name), settings, admin })
     }
 
+    /// Where the shipper answers, host and port.
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
     /// Sets one setting by its path, such as `files.rescan` or `inputs.0.paths`.
     pub fn set(&mut self, path: &str, value: impl Into<Value>) {
         let mut at = &mut self.settings;

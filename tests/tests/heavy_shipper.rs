@@ -1,0 +1,111 @@
+//! The shipper's rows of the failure catalogue that take minutes: run only with `MILLRACE_HEAVY=1`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use millrace_tests::kafka::{self, Kafka, KafkaClient};
+use millrace_tests::proxy::{Mode, Proxy};
+use millrace_tests::rig::{LIMIT, Rig};
+use millrace_tests::writer::{Format, Traffic};
+
+/// Whether to run `test`; says so if not.
+fn is_wanted(test: &str) -> bool {
+    let is_wanted = std::env::var_os("MILLRACE_HEAVY").is_some();
+    if !is_wanted {
+        println!("{test} left out: set MILLRACE_HEAVY=1 to run it");
+    }
+    is_wanted
+}
+
+fn proxied(name: &str, num_partitions: i32) -> Result<(Rig, Kafka, Proxy)> {
+    let (kafka, proxy) = Kafka::start_behind_proxy(&kafka::Options::default())?;
+    let client: &KafkaClient = &kafka;
+    let rig = Rig::on(client, &proxy.addr().to_string(), name, num_partitions)?;
+    Ok((rig, kafka, proxy))
+}
+
+#[test]
+fn killed_a_hundred_times_while_writing_and_rotating() -> Result<()> {
+    if !is_wanted("a hundred kills under rotation") {
+        return Ok(());
+    }
+    let mut rig = Rig::new("killed-100", 4)?;
+    rig.set("inputs.0.format", "json");
+    rig.set("files.close_unlisted", "5s");
+    let launch = rig.launch()?;
+    let writers = vec![rig.writer("a.log", Format::Json)?, rig.writer("b.log", Format::Text)?];
+    let traffic = Traffic::start(writers, 3000, 5000);
+    for round in 0..100_u64 {
+        let mut shipper = rig.start_as(&launch)?;
+        std::thread::sleep(Duration::from_millis(100 + (round * 7919) % 900));
+        shipper.kill9()?;
+    }
+    let mut shipper = rig.start_as(&launch)?;
+    traffic.stop()?;
+    rig.wait_until_whole(LIMIT * 2)?;
+    shipper.stop()
+}
+
+#[test]
+fn p01_broker_unreachable_for_a_minute() -> Result<()> {
+    if !is_wanted("P01 at full length") {
+        return Ok(());
+    }
+    let (rig, _kafka, proxy) = proxied("p01", 2)?;
+    proxy.set(Mode::Refuse)?;
+    let mut shipper = rig.start()?;
+    rig.append("app.log", rig.lines("app.log", 0..1000))?;
+    shipper.wait_blocked("topic_unknown")?;
+    std::thread::sleep(Duration::from_secs(60));
+    shipper.ensure_running()?;
+    proxy.set(Mode::Pass)?;
+    rig.wait_until_whole(Duration::from_secs(15))?;
+    shipper.stop()?;
+    rig.check_sent_once()
+}
+
+#[test]
+fn p04_broker_hangs_for_a_minute() -> Result<()> {
+    if !is_wanted("P04 at full length") {
+        return Ok(());
+    }
+    let (mut rig, _kafka, proxy) = proxied("p04", 2)?;
+    rig.set_option("queue.buffering.max.messages", 1000);
+    let mut shipper = rig.start()?;
+    shipper.wait_logged("topic found")?;
+    proxy.set(Mode::BlackHole)?;
+    let traffic = Traffic::start(vec![rig.writer("app.log", Format::Text)?], 1000, 0);
+    std::thread::sleep(Duration::from_secs(60));
+    traffic.stop()?;
+    proxy.set(Mode::Pass)?;
+    rig.wait_until_whole(Duration::from_secs(30))?;
+    let peak = shipper.peak_rss_bytes().context("it runs")?;
+    assert!(peak <= 32 << 20, "{} KiB", peak >> 10);
+    shipper.stop()?;
+    rig.check_sent_once()
+}
+
+#[test]
+fn p17_closed_port_for_two_minutes() -> Result<()> {
+    if !is_wanted("P17 at full length") {
+        return Ok(());
+    }
+    let (rig, _kafka, proxy) = proxied("p17", 1)?;
+    let mut shipper = rig.start()?;
+    rig.append("app.log", rig.lines("app.log", 0..1))?;
+    rig.wait_for_records(1)?;
+    proxy.set(Mode::Refuse)?;
+    let (cpu, closed, logged) = (shipper.cpu_time().context("it runs")?, Instant::now(), shipper.log().lines().count());
+    for n in 1..=120 {
+        rig.append("app.log", rig.lines("app.log", n..n + 1))?;
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let cpu = shipper.cpu_time().context("it runs")? - cpu;
+    assert!(cpu < closed.elapsed() / 20, "{cpu:?} of CPU in {:?}", closed.elapsed());
+    let logged = shipper.log().lines().count() - logged;
+    assert!(logged <= 30, "{logged} lines:\n{}", shipper.log_tail());
+    proxy.set(Mode::Pass)?;
+    rig.wait_until_whole(Duration::from_secs(15))?;
+    shipper.stop()?;
+    rig.check_sent_once()
+}
