@@ -64,6 +64,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The flags without which nothing runs, unless there is a file.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let needed = [
+            ("--brokers", self.brokers.is_empty()),
+            ("--topic", self.topic.is_empty()),
+            ("--elasticsearch", self.elasticsearch.is_empty()),
+        ];
+        needed.into_iter().filter(|(_, is_missing)| *is_missing).map(|(flag, _)| flag).collect()
+    }
+
     /// What the flags say, by the places it takes in the file.
     pub fn flags(&self) -> Vec<Setting> {
         let mut settings = Vec::new();

@@ -8,15 +8,15 @@
     reason = "an edge module: the channel is bounded by the budgets of the partitions"
 )]
 
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
 
 use millrace_common::kafka::{self, Log, OptionFault};
+use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 
 use crate::bulk::batch::{Owner, Record};
 use crate::commit::ledger::Sequence;
@@ -46,6 +46,10 @@ pub struct Letter {
     pub offset: i64,
     /// Bulk requests that carried the document.
     pub attempts: u16,
+    /// Of a letter too large for the topic: which part of its value this is (from 1), and of how many.
+    pub part: Option<(u32, u32)>,
+    /// Sent in a request of its own, since the topic's limit counts for all letters of a request together.
+    pub is_alone: bool,
     pub record: Record,
 }
 
@@ -55,9 +59,20 @@ impl Letter {
         Self { reason: reject.reason, message: reject.detail, field: reject.field, ..self }
     }
 
+    /// The letter in parts whose values have at most `max` bytes.
+    pub fn parts(&self, max: usize) -> impl Iterator<Item = Self> {
+        let chunks = self.record.value.chunks(max.max(1));
+        let num = chunks.len() as u32;
+        chunks.zip(1..).map(move |(chunk, number)| {
+            let record = Record { key: self.record.key.clone(), value: chunk.to_vec() };
+            Self { part: Some((number, num)), is_alone: true, record, ..self.clone() }
+        })
+    }
+
     fn headers(&self, timestamp: &str) -> OwnedHeaders {
         let (partition, offset) = (self.partition.to_string(), self.offset.to_string());
         let (attempts, status) = (self.attempts.to_string(), self.status.map(|status| status.to_string()));
+        let part = self.part.map(|(number, num)| format!("{number}/{num}"));
         let headers = [
             ("millrace.id", self.id.as_str()),
             ("dlq.reason", self.reason.as_str()),
@@ -71,10 +86,11 @@ impl Letter {
             ("dlq.offset", &offset),
             ("dlq.attempts", &attempts),
             ("dlq.timestamp", timestamp),
+            ("dlq.chunk", part.as_deref().unwrap_or_default()),
         ];
         // A header without a value would say nothing.
         let told = headers.into_iter().filter(|(_, value)| !value.is_empty());
-        told.fold(OwnedHeaders::new_with_capacity(12), |all, (key, value)| {
+        told.fold(OwnedHeaders::new_with_capacity(13), |all, (key, value)| {
             all.insert(Header { key, value: Some(value) })
         })
     }
@@ -103,13 +119,15 @@ pub enum DeadLetterError {
     Client(#[from] KafkaError),
 }
 
-struct Context<W> {
+type Wake = Arc<dyn Fn() + Send + Sync>;
+
+struct Context {
     log: Log,
     delivered: mpsc::Sender<Delivered>,
-    wake: W,
+    wake: Wake,
 }
 
-impl<W: Fn() + Send + Sync> ClientContext for Context<W> {
+impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.log.write(level, facility, message);
     }
@@ -119,7 +137,7 @@ impl<W: Fn() + Send + Sync> ClientContext for Context<W> {
     }
 }
 
-impl<W: Fn() + Send + Sync + 'static> ProducerContext for Context<W> {
+impl ProducerContext for Context {
     type DeliveryOpaque = Box<Letter>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, letter: Box<Letter>) {
@@ -130,10 +148,17 @@ impl<W: Fn() + Send + Sync + 'static> ProducerContext for Context<W> {
     }
 }
 
+type Client = ThreadedProducer<Context>;
+
 /// Sends letters. What is on its way is bounded by the budgets of the partitions.
 pub struct DeadLetters {
-    producer: ThreadedProducer<Context<Box<dyn Fn() + Send + Sync>>>,
+    config: ClientConfig,
+    producer: Client,
+    /// One letter a request; made when first needed.
+    alone: Option<Client>,
     topic: String,
+    wake: Wake,
+    sender: mpsc::Sender<Delivered>,
     delivered: mpsc::Receiver<Delivered>,
 }
 
@@ -146,18 +171,26 @@ impl DeadLetters {
     ) -> Result<Self, DeadLetterError> {
         let mut config = kafka::producer("indexer", &settings.brokers, &producer_options(&settings.options))
             .map_err(DeadLetterError::Options)?;
-        // Whether a letter is too large is for the topic to say.
+        // Whether a letter is too large is for the topic to say. Requests stay below usual limits unless one letter is not.
         kafka::set_default(&mut config, "message.max.bytes", "1000000000");
+        kafka::set_default(&mut config, "batch.size", "65536");
         let (sender, delivered) = mpsc::channel();
-        let context =
-            Context { log: Log::new(), delivered: sender, wake: Box::new(wake) as Box<dyn Fn() + Send + Sync> };
-        let producer = config.create_with_context(context)?;
-        Ok(Self { producer, topic: topic.to_owned(), delivered })
+        let wake: Wake = Arc::new(wake);
+        let producer = client(&config, &sender, &wake)?;
+        Ok(Self { config, producer, alone: None, topic: topic.to_owned(), wake, sender, delivered })
     }
 
     /// Sends a letter. One that cannot be taken now comes back at once.
     #[expect(clippy::result_large_err, reason = "the letter itself comes back, and rarely")]
-    pub fn send(&self, letter: Letter, timestamp: &str) -> Result<(), Delivered> {
+    pub fn send(&mut self, letter: Letter, timestamp: &str) -> Result<(), Delivered> {
+        if letter.is_alone && self.alone.is_none() {
+            self.config.set("batch.num.messages", "1");
+            match client(&self.config, &self.sender, &self.wake) {
+                Ok(client) => self.alone = Some(client),
+                Err(error) => return Err(Delivered { letter, result: Err(error) }),
+            }
+        }
+        let producer = self.alone.as_ref().filter(|_| letter.is_alone).unwrap_or(&self.producer);
         let headers = letter.headers(timestamp);
         let letter = Box::new(letter);
         let (key, value) = (letter.record.key.clone(), letter.record.value.clone());
@@ -165,7 +198,7 @@ impl DeadLetters {
         if let Some(key) = &key {
             record = record.key(key);
         }
-        let sent = self.producer.send(record);
+        let sent = producer.send(record);
         sent.map_err(|(error, record)| Delivered { letter: *record.delivery_opaque, result: Err(error) })
     }
 
@@ -173,12 +206,18 @@ impl DeadLetters {
         self.delivered.try_recv().ok()
     }
 
-    /// Ends the producer's thread. What is still on its way is given up: its records are not committed.
+    /// Gives up what is still on its way, whose records are not committed. The process is about to end.
     pub fn close(self) {
-        self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-        let _ = self.producer.flush(Duration::from_millis(100));
-        std::mem::forget(self.producer);
+        for producer in self.alone.into_iter().chain([self.producer]) {
+            producer.purge(PurgeConfig::default().queue().inflight());
+            // Dropping a producer waits for brokers that may never answer.
+            std::mem::forget(producer);
+        }
     }
+}
+
+fn client(config: &ClientConfig, sender: &mpsc::Sender<Delivered>, wake: &Wake) -> Result<Client, KafkaError> {
+    config.create_with_context(Context { log: Log::new(), delivered: sender.clone(), wake: Arc::clone(wake) })
 }
 
 /// Of the operator's options those that both kinds of clients know: security, sockets, names.
@@ -228,6 +267,8 @@ mod tests {
             partition: 1,
             offset: 2,
             attempts: 1,
+            part: None,
+            is_alone: false,
             record: Record { key: None, value: b"{".to_vec() },
         }
     }
@@ -241,5 +282,18 @@ mod tests {
         assert_eq!(get("dlq.error.message").unwrap().len(), MAX_MESSAGE_BYTES);
         assert_eq!(get("dlq.error.type"), None);
         assert_eq!(get("dlq.offset").unwrap(), b"2");
+    }
+
+    #[test]
+    fn the_parts_of_a_letter_are_its_value_in_order() {
+        let value: Vec<u8> = (0..=255).cycle().take(1_000).collect();
+        let letter = Letter { record: Record { key: Some(b"k".to_vec()), value: value.clone() }, ..letter() };
+        let parts: Vec<Letter> = letter.parts(300).collect();
+        assert_eq!(
+            parts.iter().map(|part| part.part).collect::<Vec<_>>(),
+            (1..=4).map(|n| Some((n, 4))).collect::<Vec<_>>()
+        );
+        assert_eq!(parts.iter().flat_map(|part| part.record.value.clone()).collect::<Vec<u8>>(), value);
+        assert!(parts.iter().all(|part| part.record.key == letter.record.key));
     }
 }

@@ -56,7 +56,14 @@ fn run(config: Config) -> anyhow::Result<Exit> {
 /// Reads and checks all settings; what is wrong with them is printed.
 fn load(settings: &Settings) -> Result<Config, Exit> {
     let (name, text) = match &settings.config {
-        None => ("command line".to_owned(), String::new()),
+        None => {
+            let missing = settings.missing();
+            if !missing.is_empty() {
+                eprintln!("missing: {}; give them, or a file with --config (see --help)", missing.join(", "));
+                return Err(Exit::Usage);
+            }
+            ("command line".to_owned(), String::new())
+        }
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|error| {
                 eprintln!("cannot read `{}`: {error}", path.display());

@@ -50,6 +50,8 @@ pub enum Answer {
     IndexThenReverse,
     /// Keep the documents, but close the connection without an answer.
     IndexThenCut,
+    /// Close the connection at once, and keep the documents only after this time, until when a task is shown.
+    CutThenIndexAfter(Duration),
     /// Wait, then as the other says.
     After(Duration, Box<Answer>),
 }
@@ -77,6 +79,8 @@ struct State {
     /// Index -> mapping answered for it; an index with documents answers an empty one.
     mappings: HashMap<String, Value>,
     connections: Vec<TcpStream>,
+    /// `X-Opaque-Id` of requests that are worked on behind a closed connection.
+    running: Vec<String>,
 }
 
 struct Shared {
@@ -101,6 +105,7 @@ impl FakeElasticsearch {
             templates: HashMap::new(),
             mappings: HashMap::new(),
             connections: Vec::new(),
+            running: Vec::new(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), is_stopped: AtomicBool::new(false) });
         let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
@@ -212,16 +217,17 @@ fn accept(shared: Arc<Shared>, listener: TcpListener) -> JoinHandle<()> {
 struct Request {
     method: String,
     path: String,
+    opaque_id: String,
     body: Vec<u8>,
 }
 
-fn serve(shared: &Shared, connection: TcpStream) -> Result<()> {
+fn serve(shared: &Arc<Shared>, connection: TcpStream) -> Result<()> {
     let mut writer = connection.try_clone()?;
     let mut reader = BufReader::new(connection);
     while let Some(request) = read_request(&mut reader)? {
         let is_head = request.method == "HEAD";
         let path = request.path.split('?').next().unwrap_or_default().trim_matches('/').to_owned();
-        let reply = if path == "_bulk" { bulk(shared, &request.body)? } else { Some(other(shared, &request, &path)) };
+        let reply = if path == "_bulk" { bulk(shared, &request)? } else { Some(other(shared, &request, &path)) };
         let Some((status, headers, body)) = reply else {
             writer.shutdown(Shutdown::Both)?;
             return Ok(());
@@ -250,17 +256,20 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Result<Option<Request>> {
     let mut words = line.split_whitespace();
     let (method, path) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
     let mut length = 0;
+    let mut opaque_id = String::new();
     loop {
         let mut header = String::new();
         reader.read_line(&mut header)?;
         let Some((name, value)) = header.trim_end().split_once(':') else { break };
         if name.eq_ignore_ascii_case("content-length") {
             length = value.trim().parse()?;
+        } else if name.eq_ignore_ascii_case("x-opaque-id") {
+            opaque_id = value.trim().to_owned();
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok(Some(Request { method, path, body }))
+    Ok(Some(Request { method, path, opaque_id, body }))
 }
 
 type Reply = (u16, Vec<(&'static str, String)>, String);
@@ -284,7 +293,8 @@ fn parse_bulk(body: &[u8]) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-fn bulk(shared: &Shared, body: &[u8]) -> Result<Option<Reply>> {
+fn bulk(shared: &Arc<Shared>, request: &Request) -> Result<Option<Reply>> {
+    let body = request.body.as_slice();
     let items = match parse_bulk(body) {
         Ok(items) => items,
         Err(error) => {
@@ -302,6 +312,10 @@ fn bulk(shared: &Shared, body: &[u8]) -> Result<Option<Reply>> {
     while let Answer::After(delay, then) = answer {
         thread::sleep(delay);
         answer = *then;
+    }
+    if let Answer::CutThenIndexAfter(delay) = answer {
+        index_later(Arc::clone(shared), items, request.opaque_id.clone(), delay);
+        return Ok(None);
     }
     let mut state = shared.state();
     let mut index = |failures: &[Option<ItemFailure>]| -> Vec<Value> {
@@ -334,8 +348,20 @@ fn bulk(shared: &Shared, body: &[u8]) -> Result<Option<Reply>> {
             index(&[]);
             None
         }
-        Answer::After(..) => unreachable!("unwrapped above"),
+        Answer::After(..) | Answer::CutThenIndexAfter(_) => unreachable!("dealt with above"),
     })
+}
+
+fn index_later(shared: Arc<Shared>, items: Vec<Item>, name: String, delay: Duration) {
+    shared.state().running.push(name.clone());
+    thread::spawn(move || {
+        thread::sleep(delay);
+        let mut state = shared.state();
+        for item in &items {
+            keep(&mut state, item, None);
+        }
+        state.running.retain(|running| *running != name);
+    });
 }
 
 /// Keeps a document unless it fails or is there already, and gives its part of the answer.
@@ -366,6 +392,11 @@ fn other(shared: &Shared, request: &Request, path: &str) -> Reply {
     match (request.method.as_str(), path) {
         ("HEAD", _) => (200, Vec::new(), String::new()),
         ("GET", "_nodes/http") => ok(json!({"nodes": {"fake": {"version": "8.19.7"}}})),
+        ("GET", "_tasks") => {
+            let task = |(n, name): (usize, &String)| (format!("fake:{n}"), json!({"headers": {"X-Opaque-Id": name}}));
+            let tasks: serde_json::Map<String, Value> = state.running.iter().enumerate().map(task).collect();
+            ok(json!({"nodes": {"fake": {"tasks": tasks}}}))
+        }
         ("GET", "_index_template") => ok(json!({"index_templates": []})),
         ("POST", path) if path.starts_with("_index_template/_simulate_index/") => {
             ok(json!({"template": {"mappings": {}, "settings": {}}, "overlapping": []}))

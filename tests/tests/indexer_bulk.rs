@@ -1,11 +1,13 @@
 //! The indexer against a scripted server that refuses, stumbles and lies: every record ends exactly once in the index or,
 //! where the document itself is at fault, in the dead letters. Real broker, real HTTP.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use millrace_tests::fake_elasticsearch::{Answer, Item};
+use millrace_tests::fake_elasticsearch::{Answer, FakeElasticsearch, Item};
 use millrace_tests::indexer_rig::{IndexerRig, LIMIT, number};
+use millrace_tests::proxy::{Mode, Proxy};
 use millrace_tests::{http, wait};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -147,6 +149,48 @@ fn b14_a_connection_cut_after_processing_doubles_nothing() -> Result<()> {
     rig.wait_documents(10_000)?;
     rig.fake.script(|_| Answer::Index);
     rig.judge(10_000, &[])
+}
+
+#[test]
+fn b14_a_request_is_not_sent_again_while_the_first_is_worked_on() -> Result<()> {
+    let mut rig = IndexerRig::new("b14-running", 1, "")?;
+    rig.fake.script(|bulk| match bulk.number {
+        0 => Answer::CutThenIndexAfter(Duration::from_secs(4)),
+        _ => Answer::Index,
+    });
+    rig.produce(0..100, "a")?;
+    rig.start()?;
+    wait::until_true("two requests", LIMIT, || Ok(rig.fake.bulks().len() == 2))?;
+    let bulks = rig.fake.bulks();
+    assert!(bulks[1].at.duration_since(bulks[0].at) >= Duration::from_secs(4));
+    wait::until_true("the duplicates", LIMIT, || {
+        Ok(rig.metric("indexer_documents_total", &["result=\"duplicate\""])? == 100.0)
+    })?;
+    rig.judge(100, &[])
+}
+
+#[test]
+fn b20_of_several_hosts_those_that_answer_are_used() -> Result<()> {
+    let mut rig = IndexerRig::new("b20", 2, "max_documents: 100")?;
+    let mut working = FakeElasticsearch::start()?;
+    let silent = Proxy::start(working.address())?;
+    silent.set(Mode::BlackHole)?;
+    // The rig's own server refuses, one is silent, one works.
+    let hosts = format!("{},{},http://{}", rig.fake.url(), working.url(), silent.addr());
+    rig.launch = rig.launch.env("INDEXER_ELASTICSEARCH", hosts);
+    rig.fake.close_port()?;
+    rig.produce(0..5_000, "a")?;
+    rig.start()?;
+    let started = Instant::now();
+    wait::until_true("the documents", LIMIT, || Ok(working.num_documents() == 5_000))?;
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    working.close_port()?;
+    rig.fake.open_port()?;
+    rig.produce(5_000..6_000, "a")?;
+    let started = Instant::now();
+    rig.wait_documents(1_000)?;
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    rig.kafka.wait_no_lag(&rig.name, &rig.name, LIMIT)
 }
 
 #[test]
@@ -331,5 +375,35 @@ fn b26_a_dead_letter_topic_that_refuses_holds_the_commit() -> Result<()> {
     assert_eq!(letter.text(), bad[letter.header("dlq.offset").context("no offset")?.parse::<usize>()?]);
     assert_eq!(letter.header("dlq.reason").as_deref(), Some("not_json"));
     assert_eq!(json!(letter.header("dlq.topic")), json!(rig.name));
+    Ok(())
+}
+
+#[test]
+fn b26_a_letter_too_large_for_its_topic_is_parked_in_parts() -> Result<()> {
+    let mut rig = IndexerRig::new("b26-parts", 1, "")?;
+    let letters = format!("{}.dlq", rig.name);
+    rig.kafka.delete_topic(&letters)?;
+    rig.kafka.create_topic(&letters, 1, &[("max.message.bytes", "4096")])?;
+    // Not to be compressed away, since the limit is for compressed batches.
+    let mut random = 1_u64;
+    let noise = std::iter::repeat_with(|| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{:016x}", random)
+    });
+    let bad = format!("{{\"n\":0,\"message\":\"{}", noise.take(2_000).collect::<String>());
+    rig.kafka.produce(&rig.name, None, [("", bad.as_str())])?;
+    rig.produce(1..50, "a")?;
+    rig.start()?;
+    rig.wait_documents(49)?;
+    rig.kafka.wait_no_lag(&rig.name, &rig.name, LIMIT)?;
+    let mut parts: BTreeMap<(usize, usize), String> = BTreeMap::new();
+    for part in rig.kafka.read_topic(&letters)? {
+        let place = part.header("dlq.chunk").context("no place")?;
+        let (number, num) = place.split_once('/').context("not a place")?;
+        parts.insert((num.parse()?, number.parse()?), part.text());
+    }
+    let num = parts.keys().map(|(num, _)| *num).max().context("no letters")?;
+    let whole: String = parts.iter().filter(|((of, _), _)| *of == num).map(|(_, text)| text.as_str()).collect();
+    assert!(whole == bad, "{} of {} bytes in {num} parts", whole.len(), bad.len());
     Ok(())
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use elasticsearch::auth::Credentials;
 use elasticsearch::cert::{Certificate, CertificateValidation};
 use elasticsearch::http::headers::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
 use elasticsearch::http::{Method, Url};
@@ -28,6 +28,9 @@ use crate::config::{Authentication, Elasticsearch};
 
 /// Only what is read of a bulk reply, which makes it a third as long.
 const BULK_PATH: &str = "_bulk?filter_path=errors,error,status,items.*._id,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by";
+
+/// Elasticsearch shows it with its tasks.
+const X_OPAQUE_ID: HeaderName = HeaderName::from_static("x-opaque-id");
 
 /// A host that was not used for this long is asked for a sign of life on a new connection.
 const IDLE: Duration = Duration::from_secs(8);
@@ -114,9 +117,13 @@ impl Client {
         Ok(Self { settings, hosts, next: Mutex::new(0) })
     }
 
-    /// Sends a bulk body to a host that is up. Gives up after the configured timeout.
-    pub async fn bulk(&self, body: Bytes) -> Result<HttpReply, SendError> {
+    /// Sends a bulk body to a host that is up. Gives up after the configured timeout. `name` is how Elasticsearch knows the
+    /// request among its tasks.
+    pub async fn bulk(&self, body: Bytes, name: &str) -> Result<HttpReply, SendError> {
         let mut headers = HeaderMap::new();
+        if let Ok(name) = HeaderValue::from_str(name) {
+            headers.insert(X_OPAQUE_ID, name);
+        }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
         let body = if self.settings.gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -125,6 +132,21 @@ impl Client {
             body
         };
         self.send(Method::Post, BULK_PATH, headers, Some(body), self.settings.request_timeout).await
+    }
+
+    /// Whether Elasticsearch still works on the bulk request of that name, on any node. `None` if that cannot be told.
+    pub async fn is_running(&self, name: &str) -> Option<bool> {
+        let reply = self.get("_tasks?actions=indices:data/write/bulk*").await.ok()?;
+        let body = reply.json();
+        let nodes = body["nodes"].as_object().filter(|_| reply.status == 200 && body.get("node_failures").is_none())?;
+        let tasks = nodes.values().filter_map(|node| node["tasks"].as_object()).flatten();
+        let mut names = tasks.filter_map(|(_, task)| task.pointer("/headers/X-Opaque-Id")?.as_str());
+        Some(names.any(|running| running == name))
+    }
+
+    /// How long a bulk request may take.
+    pub fn request_timeout(&self) -> Duration {
+        self.settings.request_timeout
     }
 
     /// Any other request. `path` begins without a slash.

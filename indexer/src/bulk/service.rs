@@ -8,8 +8,9 @@
     reason = "an edge module: requests are timed, and the channels are bounded as stated above"
 )]
 
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,12 +50,13 @@ pub enum Outcome {
 
 pub struct BulkOutcome {
     pub batch: Batch,
-    pub is_fixed: bool,
     pub passed: Passed,
     pub took: Duration,
     pub status: Option<u16>,
     pub retry_after: Option<Duration>,
     pub result: Result<Reply, BulkError>,
+    /// There was no complete reply, and it is not known whether Elasticsearch still works on the request.
+    pub may_be_running: bool,
 }
 
 /// Why a bulk request told nothing about its items.
@@ -149,7 +151,10 @@ async fn run(
 async fn bulk(client: &Client, departure: Departure, mut parser: Parser) -> (Outcome, Option<Parser>) {
     let Departure { queued, passed } = departure;
     let started = Instant::now();
-    let sent = client.bulk(queued.batch.body.clone()).await;
+    let name = request_name();
+    let sent = client.bulk(queued.batch.body.clone(), &name).await;
+    let took = started.elapsed();
+    let may_be_running = matches!(sent, Err(SendError::Unknown { .. })) && !has_ended(client, &name).await;
     let (mut status, mut retry_after) = (None, None);
     let result = sent.map_err(BulkError::Send).and_then(|reply| {
         (status, retry_after) = (Some(reply.status), reply.retry_after);
@@ -163,14 +168,26 @@ async fn bulk(client: &Client, departure: Departure, mut parser: Parser) -> (Out
     {
         tracing::warn!(%error, "cannot read the credentials again");
     }
-    let outcome = BulkOutcome {
-        batch: queued.batch,
-        is_fixed: queued.is_fixed,
-        passed,
-        took: started.elapsed(),
-        status,
-        retry_after,
-        result,
-    };
+    let outcome = BulkOutcome { batch: queued.batch, passed, took, status, retry_after, result, may_be_running };
     (Outcome::Bulk(outcome), Some(parser))
+}
+
+/// A name for a request that no other request of any indexer has.
+fn request_name() -> String {
+    static INSTANCE: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("millrace-{:016x}-{}", *INSTANCE, COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Waits until Elasticsearch no longer works on a request whose reply was lost. `false` if that cannot be told.
+async fn has_ended(client: &Client, name: &str) -> bool {
+    let deadline = Instant::now() + client.request_timeout();
+    while Instant::now() < deadline {
+        match client.is_running(name).await {
+            Some(true) => tokio::time::sleep(Duration::from_millis(250)).await,
+            Some(false) => return true,
+            None => return false,
+        }
+    }
+    false
 }

@@ -11,7 +11,7 @@ use millrace_common::telemetry::admin;
 use super::raw::{self, Compression, Raw, Verify};
 use super::{Authentication, Bulk, Config, Elasticsearch, Kafka, Memory, Rule};
 use crate::bulk::batch::Limits;
-use crate::map::{RuleOptions, TemplateSet, Unmapped};
+use crate::map::{Plan, PlanError, RuleOptions, ServerVersion, TemplateSet, Unmapped};
 use crate::route::{AcceptTime, Pattern};
 use crate::templates::{self, ReadError};
 
@@ -49,6 +49,9 @@ pub fn load(
     match templates.unwrap_or(Ok(None)) {
         Ok(templates) => {
             let config = config.flatten().map(|config| Config { templates, ..config });
+            if let Some(config) = &config {
+                compile_plans(config, &mut faults);
+            }
             faults.finish(config).map_err(Problem::Settings)
         }
         Err(error) => Err(Problem::Templates((!faults.is_empty()).then_some(faults), Box::new(error))),
@@ -64,6 +67,27 @@ fn read_templates(raw: &Raw, faults: &mut Faults) -> Result<Option<TemplateSet>,
         return Ok(None);
     }
     templates::read_dir(dir).map(Some)
+}
+
+/// Compiles the plan that each rule would get from the template files, as the run will do for real names.
+fn compile_plans(config: &Config, faults: &mut Faults) {
+    for (number, rule) in config.rules.iter().enumerate() {
+        let sample = rule.index.sample(&rule.defaults);
+        let Some(name) = sample.filter(|_| config.templates.is_some()) else { continue };
+        // Without a template of ours the cluster's own rule, and a name from real fields may still match.
+        let Some(composed) = config.templates.as_ref().and_then(|set| set.compose(&name)) else { continue };
+        let plan = Plan::compile(&composed.mappings, &composed.settings, &rule.options, ServerVersion::default());
+        match plan {
+            Ok(_) => {}
+            Err(PlanError::Mapping { path, what }) => faults
+                .at("templates.dir")
+                .add(format!("template `{}`: {path}: {what}", composed.name), "correct the template"),
+            Err(error @ PlanError::FoldInto { .. }) => faults.at(&format!("rules[{number}].fold_into")).add(
+                format!("{error} (template `{}`)", composed.name),
+                "name a field that is `flattened` or an object with `enabled: false`",
+            ),
+        }
+    }
 }
 
 fn check(raw: Raw, faults: &mut Faults) -> Option<Config> {
@@ -298,5 +322,17 @@ mod tests {
             panic!("accepted")
         };
         assert!(problem.to_string().contains("logs.json"), "{problem}");
+    }
+
+    #[test]
+    fn a_fold_field_that_the_template_does_not_provide_is_a_fault_of_the_rule() {
+        let dir = tempfile::tempdir().unwrap();
+        let template =
+            r#"{"index_patterns":["applogs-*"],"template":{"mappings":{"properties":{"attrs":{"type":"keyword"}}}}}"#;
+        std::fs::write(dir.path().join("logs.json"), template).unwrap();
+        let rule = "rules: [{ default: { service.name: x }, unmapped: fold, fold_into: attrs }]";
+        let text = format!("{MINIMAL}templates: {{ dir: {} }}\n{rule}", dir.path().display());
+        let Err(problem) = load_text(&text) else { panic!("accepted") };
+        assert!(problem.to_string().contains("rules[0].fold_into"), "{problem}");
     }
 }

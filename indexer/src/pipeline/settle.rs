@@ -10,8 +10,8 @@ use crate::bulk::service::{BulkError, BulkOutcome};
 use crate::dead_letter::Letter;
 use crate::reject::Reason;
 
-/// A request without a complete reply may still be worked on. It is sent again after this, so that both are not on their way
-/// at the same time.
+/// Where Elasticsearch does not say whether it still works on a request without a reply, it is sent again after this, so that
+/// both are hardly on their way at the same time.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(2);
 /// Batches are not cut smaller than this after a 413.
 const MIN_BYTES: usize = 64 << 10;
@@ -19,7 +19,7 @@ const MIN_BYTES: usize = 64 << 10;
 impl Flow {
     pub(super) fn settle(&mut self, outcome: BulkOutcome, now: Instant) {
         self.meters.bulk_seconds.record(outcome.took.as_secs_f64());
-        let BulkOutcome { batch, is_fixed, passed, took, status, retry_after, result } = outcome;
+        let BulkOutcome { batch, passed, took, status, retry_after, result, may_be_running } = outcome;
         let code = match (&result, status) {
             (Err(BulkError::Malformed(_)), _) => "malformed".to_owned(),
             (_, Some(status)) => status.to_string(),
@@ -46,13 +46,10 @@ impl Flow {
             BulkError::Refused { refusal: Refusal::TooLarge, .. } => self.split(batch, &error, status, now),
             BulkError::Refused { refusal: Refusal::BadRequest, .. } => self.split(batch, &error, status, now),
             _ => {
-                let unknown = !matches!(error, BulkError::Send(SendError::NotSent { .. }) | BulkError::Refused { .. });
                 let due = self.schedule.failed(passed, now, retry_after);
-                let due = if unknown { due.max(now + UNKNOWN_WAIT) } else { due };
+                let due = if may_be_running { due.max(now + UNKNOWN_WAIT) } else { due };
                 self.concurrency.pushed_back(now);
                 self.note_trouble(&error);
-                // A retried selection of items is as good in other company; what was sent must come again as it was.
-                let _ = is_fixed;
                 self.schedule.push_again(batch, due);
             }
         }
@@ -197,6 +194,8 @@ impl Flow {
             partition,
             offset,
             attempts: item.attempts,
+            part: None,
+            is_alone: false,
             record: batch.record(item),
         };
         self.letters.send(letter, now);

@@ -209,6 +209,8 @@ impl Flow {
             partition: record.partition,
             offset: record.offset,
             attempts: 0,
+            part: None,
+            is_alone: false,
             record: record_bytes,
         };
         self.letters.send(letter, now);

@@ -1,5 +1,7 @@
 //! Index name patterns: `applogs-{service.name}-{@timestamp:%Y.%m.%d}`.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -84,6 +86,12 @@ impl Pattern {
             Part::Text(_) => None,
             Part::Field(path) | Part::Time(path, _) => Some(path.as_str()),
         })
+    }
+
+    /// A name that this pattern may give, for checks without documents.
+    pub fn sample(&self, defaults: &BTreeMap<String, String>) -> Option<String> {
+        let fields: Vec<&str> = self.fields().map(|path| defaults.get(path).map_or("x", String::as_str)).collect();
+        self.write(&fields, &vec![0; self.parts.len()])
     }
 
     fn fields(&self) -> impl Iterator<Item = &str> {
