@@ -49,5 +49,7 @@ servers: bootstrap ## Fetches Kafka and Elasticsearch into the cache, once
 
 clean: ## Removes what was built, and the stack with its data
 	@[ ! -e .run ] || $(MAKE) down
+	@# Where the checkout is closed to other users, root's Elasticsearch keeps its data elsewhere.
+	@for data in .run/*/elasticsearch; do [ ! -L "$$data" ] || rm -rf "$$(readlink "$$data")"; done
 	$(CARGO) clean
 	rm -rf .run

@@ -41,8 +41,8 @@ pub struct Sample {
     pub lag: i64,
     pub refused: u64,
     pub dead_lettered: u64,
-    /// Resident bytes of shipper and indexers; `None` while one does not run.
-    pub memory: [Option<u64>; 3],
+    /// Resident bytes of shipper, both indexers, Kafka and Elasticsearch; `None` while one does not run.
+    pub memory: [Option<u64>; 5],
     pub is_elasticsearch_up: bool,
 }
 
@@ -66,6 +66,8 @@ impl Sampler {
                 self.dead_lettered[at].read(documents("result=\"dead_lettered\""));
             }
         }
+        self.last.memory[3] = kafka.with_process(|process| process.group_rss_bytes()).ok();
+        self.last.memory[4] = node.with_process(|process| process.group_rss_bytes()).ok();
         self.last.refused = self.refused.iter().map(|counter| counter.total()).sum();
         self.last.dead_lettered = self.dead_lettered.iter().map(|counter| counter.total()).sum();
         if let Ok(ends) = kafka.end_offsets(TOPIC) {

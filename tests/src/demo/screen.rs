@@ -64,11 +64,13 @@ impl Screen {
             let table = table(figures, speed, sample, killed, &self.clock());
             let mut out = String::new();
             self.go_up(&mut out);
+            // A line must not take two rows, or the way up would be wrong: no wrapping meanwhile.
+            out.push_str("\x1b[?7l");
             for line in &table {
-                // Cut at the terminal's end would be better than wrapped, but 78 columns fit everywhere.
                 out.push_str(line);
-                out.push_str("\x1b[K\n");
+                out.push('\n');
             }
+            out.push_str("\x1b[?7h");
             self.num_table_lines = table.len();
             print(&out);
         } else if self.last_plain.is_none_or(|last| now - last >= PLAIN_EVERY) {
@@ -117,30 +119,33 @@ fn print(text: &str) {
 }
 
 fn table(figures: Figures, speed: Figures, sample: &Sample, killed: [u32; 3], clock: &str) -> Vec<String> {
-    let row = |name: &str, total: u64, speed: u64, note: String| {
+    let row = |name: &str, total: u64, speed: u64, note: &str| {
         format!("  {name:<10} {:>12} {:>11}/s   {note}", grouped(total), grouped(speed))
     };
     let lag = grouped(u64::try_from(sample.lag).unwrap_or(0));
     let refused = grouped(sample.refused);
-    let state = if sample.is_elasticsearch_up { "" } else { "   (Elasticsearch is down)" };
     let mut lines = vec![
-        format!("{clock}  {:-<70}", ""),
-        row("written", figures.written, speed.written, "lines".to_owned()),
-        row("shipped", figures.shipped, speed.shipped, "records in Kafka, resent ones too".to_owned()),
-        row("indexed", figures.indexed, speed.indexed, format!("documents{state}")),
+        format!("{clock}  {:-<60}", ""),
+        row("written", figures.written, speed.written, "lines"),
+        row("shipped", figures.shipped, speed.shipped, "records in Kafka, resent ones too"),
+        row("indexed", figures.indexed, speed.indexed, "documents"),
         format!("  lag {lag} records   duplicates refused {refused}   dead letters {}", sample.dead_lettered),
     ];
-    let names = ["shipper", "indexer-1", "indexer-2"];
-    let memory = names.iter().zip(sample.memory).zip(killed).map(|((name, bytes), kills)| {
-        let kills = if kills > 0 { format!(" (killed {kills}x)") } else { String::new() };
-        format!("{name} {}{kills}", megabytes(bytes))
-    });
-    lines.push(format!("  memory     {}", memory.collect::<Vec<_>>().join("   ")));
+    let names = ["shipper", "indexer-1", "indexer-2", "Kafka", "Elasticsearch"];
+    for (at, (name, bytes)) in names.iter().zip(sample.memory).enumerate() {
+        let kills = killed.get(at).copied().unwrap_or(0);
+        let note = match name {
+            _ if kills > 0 => format!("killed with -9: {kills}x"),
+            &"Elasticsearch" if !sample.is_elasticsearch_up => "does not answer".to_owned(),
+            _ => String::new(),
+        };
+        lines.push(format!("  {name:<13} {:>9}   {note}", megabytes(bytes)));
+    }
     lines
 }
 
 fn plain(figures: Figures, sample: &Sample) -> String {
-    let [shipper, first, second] = sample.memory.map(megabytes);
+    let [shipper, first, second, ..] = sample.memory.map(megabytes);
     let down = if sample.is_elasticsearch_up { "" } else { " (Elasticsearch is down)" };
     format!(
         "written {} shipped {} indexed {}{down} refused {} lag {} memory: shipper {shipper}, indexers {first} and {second}",

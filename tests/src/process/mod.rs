@@ -133,11 +133,18 @@ impl Process {
         status_kib(self.pid(), "VmHWM:").map(|kib| kib * 1024)
     }
 
+    /// Resident memory in bytes of the process and all it has started, now.
+    pub fn group_rss_bytes(&self) -> u64 {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let members = pids.filter(|pid| process_group(*pid) == Some(self.pid()));
+        members.filter_map(|pid| status_kib(pid, "VmRSS:")).sum::<u64>() * 1024
+    }
+
     /// CPU time used so far by all its threads, user and system.
     pub fn cpu_time(&self) -> Option<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
-        // The name in brackets may hold blanks; the fields after it do not.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let stat = stat_after_name(self.pid())?;
+        let fields: Vec<&str> = stat.split_whitespace().collect();
         let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
         // USER_HZ, 100 on every Linux that Rust's standard library supports.
         Some(Duration::from_millis(ticks * 10))
@@ -174,4 +181,14 @@ fn status_kib(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with(field))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The fields of `/proc/<pid>/stat` after the name in brackets, which may hold blanks.
+fn stat_after_name(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(')')?.1.to_owned())
+}
+
+fn process_group(pid: u32) -> Option<u32> {
+    stat_after_name(pid)?.split_whitespace().nth(2)?.parse().ok()
 }
