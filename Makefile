@@ -12,7 +12,7 @@ CARGO ?= cargo
 ALL := --workspace --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check up down build bootstrap servers clean
+.PHONY: help demo test test-heavy check up down build bootstrap servers clean
 
 help: ## Lists what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ demo: bootstrap servers ## Shows the whole way from files to Elasticsearch on th
 test: check servers ## Checks, then tests the programs end to end on a real Kafka and a real Elasticsearch
 	$(CARGO) build $(ALL) --bins
 	$(CARGO) test $(ALL) --test '*'
+
+test-heavy: bootstrap servers ## The long faults on top of `make test`: a hundred kills, long outages
+	$(CARGO) build $(ALL) --bins
+	MILLRACE_HEAVY=1 $(CARGO) test $(ALL) --test 'heavy_*'
 
 check: bootstrap ## Format, lints, licences and bans, unit tests
 	$(CARGO) fmt --all -- --check
