@@ -77,6 +77,7 @@ pub struct Rule {
     pub index: Pattern,
     pub defaults: BTreeMap<String, String>,
     pub accept_time: AcceptTime,
+    pub max_age: Duration,
     pub max_new_indices: u32,
     pub options: Arc<RuleOptions>,
 }

@@ -262,6 +262,7 @@ fn check_rule(number: usize, raw: raw::Rule, faults: &mut Faults) -> Option<Rule
         index,
         defaults: raw.default,
         accept_time: AcceptTime { past: raw.accept_time.past.duration(), future: raw.accept_time.future.duration() },
+        max_age: raw.max_age.duration(),
         max_new_indices: raw.max_new_indices,
         options: Arc::new(options),
     })

@@ -138,6 +138,10 @@ pub struct Rule {
     pub field_budget: Option<u32>,
     #[serde(default)]
     pub accept_time: AcceptTime,
+    /// Records older than this, by their own time and by Kafka's, are finished without a document, so that a replay does not
+    /// revive deleted indices.
+    #[serde(default = "max_age")]
+    pub max_age: HumanDuration,
     /// New index names per hour; past it, the defaults name the index.
     #[serde(default = "max_new_indices")]
     pub max_new_indices: u32,
@@ -191,6 +195,10 @@ fn request_timeout() -> HumanDuration {
     seconds(60)
 }
 
+fn max_age() -> HumanDuration {
+    seconds(90 * 86_400)
+}
+
 fn max_new_indices() -> u32 {
     1_000
 }
@@ -222,6 +230,7 @@ impl Default for Rule {
             on_conflict: OnConflict::default(),
             field_budget: None,
             accept_time: AcceptTime::default(),
+            max_age: max_age(),
             max_new_indices: max_new_indices(),
         }
     }

@@ -12,7 +12,7 @@ use crate::config::Rule;
 use crate::decode::{self, Incoming, Origin};
 use crate::map::{Actions, Input, RuleOptions, Verdict};
 use crate::reject::Reject;
-use crate::route::{EpochMillis, Router, RouterOptions};
+use crate::route::{self, EpochMillis, Router, RouterOptions};
 
 /// The stages between a record and the batch, with their buffers.
 pub struct Intake {
@@ -30,6 +30,7 @@ pub struct Intake {
 struct Routing {
     router: Router,
     options: Arc<RuleOptions>,
+    max_age_ms: i64,
     /// The router's names as targets.
     targets: Vec<u32>,
 }
@@ -43,6 +44,8 @@ pub enum Taken {
     },
     /// It has no value.
     Null,
+    /// It is older than its rule takes.
+    Expired,
     /// Its index has no plan yet.
     WaitsFor {
         target: u32,
@@ -64,6 +67,7 @@ impl Intake {
                 max_new_indices: rule.max_new_indices,
             }),
             options: Arc::clone(&rule.options),
+            max_age_ms: i64::try_from(rule.max_age.as_millis()).unwrap_or(i64::MAX),
             targets: Vec::new(),
         };
         Self {
@@ -102,6 +106,10 @@ impl Intake {
             return rejected(reject, &self.id, None);
         }
         let routing = &mut self.rules[rule];
+        let oldest = wall.saturating_sub(routing.max_age_ms);
+        if kafka_time < oldest && route::event_time(document).is_none_or(|time| time < oldest) {
+            return Taken::Expired;
+        }
         let destination = match routing.router.resolve(document, kafka_time, wall) {
             Ok(destination) => destination,
             Err(reject) => return rejected(reject, &self.id, None),
@@ -174,6 +182,7 @@ impl TimeText {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "some instant to count from")]
 mod tests {
     use super::*;
 
@@ -189,6 +198,43 @@ mod tests {
             (-1, "\"1969-12-31T23:59:59.999Z\""),
         ] {
             assert_eq!(text.write(time), expected);
+        }
+    }
+
+    const DAY_MS: i64 = 86_400_000;
+    const WALL: i64 = 1_795_435_200_000;
+
+    fn take(timestamp_ms: i64, value: &str) -> Taken {
+        let text = "kafka: { brokers: [k], topics: [t] }\nelasticsearch: { hosts: [\"http://e\"] }";
+        let config = crate::config::load("f", text, &[], &|_| None).unwrap();
+        let mut intake = Intake::new(&config.rules, config.bulk.limits);
+        let record = Incoming {
+            topic: "t",
+            partition: 0,
+            offset: 0,
+            timestamp_ms: Some(timestamp_ms),
+            key: None,
+            value: Some(value.as_bytes()),
+            id_header: None,
+        };
+        intake.take(&record, 0, Owner { slot: 0, epoch: 0 }, 0, Instant::now(), WALL)
+    }
+
+    #[test]
+    fn records_are_expired_only_by_both_their_times() {
+        let (old, new) = (WALL - 91 * DAY_MS, WALL - 89 * DAY_MS);
+        assert!(matches!(take(old, "{}"), Taken::Expired));
+        assert!(matches!(take(old, &format!("{{\"@timestamp\":{old}}}")), Taken::Expired));
+        assert!(matches!(take(old, &format!("{{\"@timestamp\":{new}}}")), Taken::WaitsFor { .. }));
+        assert!(matches!(take(new, &format!("{{\"@timestamp\":{old}}}")), Taken::WaitsFor { .. }));
+    }
+
+    #[test]
+    fn what_is_no_object_is_rejected_with_its_reason() {
+        for (value, reason) in [("", "not_json"), ("{", "not_json"), ("7", "not_an_object"), ("[{}]", "not_an_object")]
+        {
+            let Taken::Rejected { reject, .. } = take(WALL, value) else { panic!("`{value}` was taken") };
+            assert_eq!(reject.reason.as_str(), reason, "{value}");
         }
     }
 }

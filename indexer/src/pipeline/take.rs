@@ -155,6 +155,11 @@ impl Flow {
                 self.partitions.finish(owner, sequence, 0);
                 true
             }
+            Taken::Expired => {
+                self.meters.skipped_expired.increment(1);
+                self.partitions.finish(owner, sequence, 0);
+                true
+            }
             Taken::Rejected { reject, id, target } => {
                 self.reject(&incoming, owner, sequence, reject, id, target, now);
                 true
