@@ -118,12 +118,14 @@ impl Flags {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|fault| {
-        let exit = if fault.use_stderr() { Exit::Usage } else { Exit::Clean };
-        // Nothing is left to do if the terminal is gone.
-        let _ = fault.print();
-        std::process::exit(i32::from(exit.code()));
-    });
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(fault) => {
+            // Help and version are no faults, and nothing is left to do if the terminal is gone.
+            let _ = fault.print();
+            return if fault.use_stderr() { Exit::Usage } else { Exit::Clean }.into();
+        }
+    };
     let (flags, until) = match &cli.command {
         Command::Run { settings, until } => (settings, Some(until.as_ref().map_or(Until::Signal, |_| Until::Eof))),
         Command::Check { settings } => (settings, None),

@@ -215,11 +215,7 @@ fn five_percent_bad_documents_end_in_the_dead_letters_with_their_reason() -> Res
             |letter: kafka::Record| Ok((letter.header("millrace.id").context("a letter without id")?, letter));
         kafka.read_topic("five-percent.dlq")?.into_iter().map(with_id).collect()
     };
-    wait::until_true(
-        "200 lines and 50 foreign records are parked",
-        PATIENCE,
-        || Ok(letters_by_id()?.len() >= 250),
-    )?;
+    wait::until_true("200 lines and 50 foreign records are parked", PATIENCE, || Ok(letters_by_id()?.len() >= 250))?;
     kafka.wait_no_lag(&pipeline.name, &pipeline.name, PATIENCE)?;
 
     let letters: Vec<_> = letters_by_id()?.into_values().collect();

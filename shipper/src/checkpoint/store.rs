@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn a_save_is_durable_once_it_is_reported() {
         let folder = tempfile::tempdir().unwrap();
-        let (done, saved) = mpsc::channel();
+        let (done, saved) = mpsc::sync_channel(1);
         let dir = DataDir::open(folder.path()).unwrap();
         let mut store = DiskStore::start(dir, move || done.send(()).unwrap()).unwrap();
         assert!(store.is_ready());

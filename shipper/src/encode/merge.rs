@@ -124,11 +124,11 @@ fn add_own<'a>(members: &mut Members<'a>, tree: &'a [(String, Own)], prefix: &st
             members.push((Cow::Borrowed(name), Node::Own(own)));
             continue;
         };
-        let mut existing = members.iter_mut().find_map(|(n, node)| match node {
+        let existing = members.iter_mut().find_map(|(n, node)| match node {
             Node::Object(existing) if n == name => Some(existing),
             _ => None,
         });
-        if let Some(existing) = existing.as_deref_mut() {
+        if let Some(existing) = existing {
             add_own(existing, inner, &path, yielded);
             continue;
         }

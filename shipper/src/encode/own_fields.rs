@@ -44,8 +44,54 @@ pub enum FieldError {
 pub struct OwnFields {
     pub tree: Vec<(String, Own)>,
     pub leaves: Vec<Leaf>,
-    /// The members as text: before the offset, between offset and flags, after the flags.
-    parts: [Vec<u8>; 3],
+    whole: Rendered,
+    /// The members of each object of `tree`, for lines that have an object of the same name. `None` for plain values.
+    inner: Vec<Option<Rendered>>,
+}
+
+/// Members as text: before the offset, between offset and flags, after the flags. Without an offset, all is in the first
+/// part.
+#[derive(Clone, Debug)]
+struct Rendered([Vec<u8>; 3]);
+
+impl Rendered {
+    fn new(members: &[(String, Own)]) -> Self {
+        let mut parts = vec![Vec::new()];
+        for (i, (name, own)) in members.iter().enumerate() {
+            if i > 0 && !matches!(own, Own::Flags) {
+                push(&mut parts, b",");
+            }
+            render_member(name, own, &mut parts);
+        }
+        let mut parts = parts.into_iter();
+        Self(std::array::from_fn(|_| parts.next().unwrap_or_default()))
+    }
+
+    fn write(&self, out: &mut Vec<u8>, offset: u64, flags: Flags) {
+        let [before, between, after] = &self.0;
+        out.extend_from_slice(before);
+        // The source id stands behind the offset, so this part is only empty where there is no offset.
+        if between.is_empty() {
+            return;
+        }
+        out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes());
+        out.extend_from_slice(between);
+        if flags != Flags::NONE {
+            out.extend_from_slice(b",\"flags\":");
+            flags.write(out);
+        }
+        out.extend_from_slice(after);
+    }
+}
+
+/// How a top-level key of a line meets ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meeting {
+    No,
+    /// It is the name of our object with this index.
+    Object(usize),
+    /// It is the name of a plain value, a dotted path into an object, or the name that collisions are kept under.
+    Other,
 }
 
 /// Everything that is the same for all records of a source.
@@ -78,44 +124,71 @@ impl OwnFields {
             leaves.retain(|leaf| leaf.path != field.path);
             leaves.push(Leaf { path: field.path.clone(), yields: !field.overwrite });
         }
-        let mut own = Self { tree, leaves, parts: Default::default() };
-        own.render();
-        Ok(own)
+        let whole = Rendered::new(&tree);
+        let inner = tree.iter().map(|(_, own)| match own {
+            Own::Object(members) => Some(Rendered::new(members)),
+            _ => None,
+        });
+        let inner = inner.collect();
+        Ok(Self { tree, leaves, whole, inner })
     }
 
     /// Bytes of the members without offset and flags.
     #[expect(clippy::len_without_is_empty, reason = "there are always members")]
     pub fn len(&self) -> usize {
-        self.parts.iter().map(Vec::len).sum()
+        self.whole.0.iter().map(Vec::len).sum()
     }
 
-    /// Whether a top-level key of a line, dotted or not, names or enters one of our objects.
-    pub fn has_root_of(&self, key: &str) -> bool {
-        let root = key.split('.').next().unwrap_or_default();
-        root == "original" || self.tree.iter().any(|(name, _)| name == root)
+    pub fn meeting(&self, key: &str) -> Meeting {
+        let bytes = key.as_bytes();
+        for (index, (name, _)) in self.tree.iter().enumerate() {
+            if bytes.starts_with(name.as_bytes()) {
+                match bytes.get(name.len()) {
+                    None if self.inner[index].is_some() => return Meeting::Object(index),
+                    None | Some(b'.') => return Meeting::Other,
+                    Some(_) => {}
+                }
+            }
+        }
+        if key == "original" || key.starts_with("original.") { Meeting::Other } else { Meeting::No }
+    }
+
+    /// Whether our object `index` has a member of this name, or one that a dotted name could enter.
+    pub fn has_member(&self, index: usize, name: &str) -> bool {
+        let Own::Object(members) = &self.tree[index].1 else { return true };
+        name.contains(['.', '\\']) || members.iter().any(|(own, _)| own == name)
     }
 
     /// Appends `,"host":{…},"log":{…}…`.
     pub fn write(&self, out: &mut Vec<u8>, offset: u64, flags: Flags) {
-        let [before, between, after] = &self.parts;
-        out.extend_from_slice(before);
-        out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes());
-        out.extend_from_slice(between);
-        if flags != Flags::NONE {
-            out.extend_from_slice(b",\"flags\":");
-            flags.write(out);
-        }
-        out.extend_from_slice(after);
+        out.push(b',');
+        self.whole.write(out, offset, flags);
     }
 
-    fn render(&mut self) {
-        let mut parts = vec![Vec::new()];
-        for (name, own) in &self.tree {
-            push(&mut parts, b",");
-            render_member(name, own, &mut parts);
+    /// Appends the members of our object `index`, without a comma before.
+    pub fn write_inner(&self, index: usize, out: &mut Vec<u8>, offset: u64, flags: Flags) {
+        if let Some(inner) = &self.inner[index] {
+            inner.write(out, offset, flags);
         }
-        let mut parts = parts.into_iter();
-        self.parts = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    }
+
+    /// Appends one top-level member whole, without a comma before.
+    pub fn write_root(&self, index: usize, out: &mut Vec<u8>, offset: u64, flags: Flags) {
+        let (name, own) = &self.tree[index];
+        write_string(out, name);
+        out.push(b':');
+        match own {
+            Own::Raw(raw) => out.extend_from_slice(raw.as_bytes()),
+            _ => {
+                out.push(b'{');
+                self.write_inner(index, out, offset, flags);
+                out.push(b'}');
+            }
+        }
+    }
+
+    pub fn num_roots(&self) -> usize {
+        self.tree.len()
     }
 }
 

@@ -96,10 +96,10 @@ fn the_operator_decides_whether_a_field_overwrites() {
     let yields = ("service.name", json!("ours"), false);
     check(
         r#"{"service":{"name":"theirs"}}"#,
-        &[yields.clone()],
+        std::slice::from_ref(&yields),
         &format!(r#"{{{TIME},"service":{{"name":"theirs"}},{OWN}}}"#),
     );
-    check(r#"{"service":"theirs"}"#, &[yields.clone()], &format!(r#"{{{TIME},"service":"theirs",{OWN}}}"#));
+    check(r#"{"service":"theirs"}"#, std::slice::from_ref(&yields), &format!(r#"{{{TIME},"service":"theirs",{OWN}}}"#));
     check(r#"{}"#, &[yields], &format!(r#"{{{TIME},{OWN},"service":{{"name":"ours"}}}}"#));
 }
 
@@ -194,5 +194,28 @@ proptest! {
             prop_assert!(at.is_some(), "{} lost of {} in {}", value, line, record);
             found.remove(at.unwrap());
         }
+    }
+
+    #[test]
+    fn splicing_says_the_same_as_merging(
+        members in prop::collection::vec(
+            ("(host|log|service|team|a|@timestamp)(\\.(name|file))?", prop::sample::select(vec![
+                "1", "\"s\"", "{\"x\":2}", "{ \"level\" : [1, {}] }", "{}", "{\"file\":{}}", "\"2026-01-01T00:00:00Z\"",
+            ])),
+            0..6,
+        ),
+        space in "[ \t]{0,2}",
+    ) {
+        let inner = members.iter().map(|(k, v)| format!("{space}\"{k}\"{space}:{v}{space}")).collect::<Vec<_>>().join(",");
+        let line = format!("{{{inner}{space}}}");
+        let own = own(&[("service.name", json!("shop"), true), ("team", json!("t"), true)]);
+        let mut parser = Parser::default();
+        let value = parser.parse(line.as_bytes()).unwrap();
+        let at = Line { content: line.as_bytes(), offset: 77, read_time_ms: NOW, flags: Flags::PARTIAL, max_record: 9999 };
+        let (mut spliced, mut merged) = (Vec::new(), Vec::new());
+        let flags = encode_object(value, at, &own, &mut spliced);
+        prop_assert_eq!(flags, merge::encode(value, at, &own, &mut merged));
+        let read = |text: &[u8]| serde_json::from_slice::<Value>(text).unwrap();
+        prop_assert_eq!(read(&spliced), read(&merged), "{}", line);
     }
 }
