@@ -124,8 +124,7 @@ impl Demo {
             while let Some((_, event)) = events.next_if(|(second, _)| started.elapsed().as_secs() >= *second) {
                 self.act(*event)?;
             }
-            let written = backlog + web.num_lines() + worker.num_lines();
-            self.show(written)?;
+            self.show(|| backlog + web.num_lines() + worker.num_lines())?;
             self.trace_progress();
             std::thread::sleep(TICK);
         }
@@ -184,13 +183,14 @@ impl Demo {
     }
 
     /// Reads and shows a sample, and fails if a program has ended without being asked to.
-    fn show(&mut self, written: u64) -> Result<Sample> {
+    fn show(&mut self, written: impl Fn() -> u64) -> Result<Sample> {
         for program in &mut self.programs {
             program.ensure_running()?;
         }
         let sample = self.sampler.sample(&self.kafka, &self.node, &mut self.programs);
         let killed = self.programs.each_ref().map(|program| program.num_kills);
-        self.screen.show(written, &sample, killed);
+        // Asked last: no line may seem to arrive before it was written.
+        self.screen.show(written(), &sample, killed);
         Ok(sample)
     }
 
@@ -212,7 +212,7 @@ impl Demo {
     fn wait_for_arrival(&mut self, expected: &Expected) -> Result<()> {
         let started = Instant::now();
         while started.elapsed() < ARRIVAL_LIMIT {
-            let sample = self.show(expected.num_lines())?;
+            let sample = self.show(|| expected.num_lines())?;
             if sample.lag == 0 && sample.indexed + sample.dead_lettered >= expected.num_lines() {
                 return Ok(());
             }
