@@ -105,6 +105,17 @@ impl Flags {
     /// Reads the file and lays the flags over it.
     fn load(&self) -> Result<Config, (String, Exit)> {
         let settings = self.settings().map_err(|fault| (fault, Exit::Usage))?;
+        let needed = [
+            ("--brokers", self.brokers.is_empty()),
+            ("--topic", self.topic.is_none()),
+            ("--data-dir", self.data_dir.is_none()),
+            ("PATHS", self.paths.is_empty()),
+        ];
+        let missing: Vec<_> = needed.iter().filter(|(_, is_missing)| *is_missing).map(|(flag, _)| *flag).collect();
+        if self.config.is_none() && !missing.is_empty() {
+            let missing = missing.join(", ");
+            return Err((format!("missing: {missing}; give them, or a file with --config (see --help)"), Exit::Usage));
+        }
         let (name, text) = match &self.config {
             None => ("command line".to_owned(), String::new()),
             Some(path) => match std::fs::read_to_string(path) {

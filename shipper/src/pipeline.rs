@@ -321,6 +321,9 @@ impl Loop {
         let now = self.clock.now();
         let (gauges, stats) = (self.tailer.gauges(now), self.tailer.stats());
         let took = now.mono - begun;
+        if gauges.unreadable_files > 0 {
+            warn!(num = gauges.unreadable_files, "files that match could not be read");
+        }
         if is_clean && is_saved {
             info!(events = stats.read_events, acked = stats.acked_events, ?took, "all delivered, stopped");
             return Ok(Exit::Clean);

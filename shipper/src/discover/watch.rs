@@ -1,6 +1,6 @@
 //! The kernel's hints (inotify) that something changed. Only hints: what they miss, the periodic scan finds.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::io;
 use std::mem::MaybeUninit;
@@ -25,14 +25,14 @@ pub struct Hints {
 pub struct Watcher {
     inotify: OwnedFd,
     folders: HashMap<i32, PathBuf>,
-    watched: BTreeSet<PathBuf>,
+    watched: BTreeMap<PathBuf, i32>,
     num_unwatched: usize,
 }
 
 impl Watcher {
     pub fn new() -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        Ok(Self { inotify, folders: HashMap::new(), watched: BTreeSet::new(), num_unwatched: 0 })
+        Ok(Self { inotify, folders: HashMap::new(), watched: BTreeMap::new(), num_unwatched: 0 })
     }
 
     /// Readable when hints wait.
@@ -66,8 +66,14 @@ impl Watcher {
             // Adding again is idempotent and repairs a watch whose folder was replaced under the same name.
             match inotify::add_watch(&self.inotify, &folder, Self::interest()) {
                 Ok(wd) => {
-                    self.watched.insert(folder.clone());
+                    let before = self.watched.insert(folder.clone(), wd);
                     self.folders.insert(wd, folder);
+                    // A link that points elsewhere now; its folder may still be watched by another name.
+                    if let Some(before) = before.filter(|&before| !self.watched.values().any(|&wd| wd == before)) {
+                        self.folders.remove(&before);
+                        // It fails if the kernel has dropped the watch already.
+                        let _ = inotify::remove_watch(&self.inotify, before);
+                    }
                 }
                 Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(cause) => {
@@ -160,5 +166,24 @@ mod tests {
         watcher.set_folders(folders);
         fs::write(folder.join("a.log"), "x").unwrap();
         assert_eq!(watcher.take().written, [folder.join("a.log")]);
+    }
+
+    #[test]
+    fn a_link_that_points_elsewhere_gives_its_old_watch_back() {
+        let root = tempfile::tempdir().unwrap();
+        let mut watcher = Watcher::new().unwrap();
+        let link = root.path().join("current");
+        for version in ["v1", "v2", "v3"] {
+            fs::create_dir(root.path().join(version)).unwrap();
+            let _ = fs::remove_file(&link);
+            std::os::unix::fs::symlink(version, &link).unwrap();
+            watcher.set_folders(BTreeSet::from([link.clone(), root.path().join("v2")]));
+        }
+        assert_eq!(watcher.folders.len(), 2);
+        watcher.take();
+        fs::write(root.path().join("v1/a.log"), "x").unwrap();
+        fs::write(root.path().join("v2/a.log"), "x").unwrap();
+        fs::write(root.path().join("v3/a.log"), "x").unwrap();
+        assert_eq!(watcher.take().written, [root.path().join("v2/a.log"), link.join("a.log")]);
     }
 }

@@ -87,16 +87,19 @@ impl PartitionWatch {
     }
 }
 
+const NO_TOPIC: &str = "the topic does not exist: create it, or correct `kafka.topic`";
+
 fn ask(producer: &BaseProducer<Reports>, topic: &str) -> Result<u32, String> {
     let metadata = producer.client().fetch_metadata(Some(topic), Duration::from_secs(5)).map_err(|e| e.to_string())?;
     let found = metadata.topics().iter().find(|t| t.name() == topic);
     match found {
         Some(t) if t.error().is_none() && !t.partitions().is_empty() => Ok(t.partitions().len() as u32),
-        Some(t) => Err(match t.error() {
-            Some(code) => RDKafkaErrorCode::from(code).to_string(),
+        Some(t) => Err(match t.error().map(RDKafkaErrorCode::from) {
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => NO_TOPIC.to_owned(),
+            Some(code) => code.to_string(),
             None => "the topic has no partitions yet".to_owned(),
         }),
-        None => Err("the topic does not exist".to_owned()),
+        None => Err(NO_TOPIC.to_owned()),
     }
 }
 
