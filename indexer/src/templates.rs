@@ -60,9 +60,17 @@ fn collect(root: &Path, dir: &Path, files: &mut Vec<TemplateFile>) -> Result<(),
     Ok(())
 }
 
+/// Why no document may go out yet.
+#[derive(Clone, Debug)]
+pub struct NotReady {
+    /// From a closed set.
+    pub label: &'static str,
+    pub words: String,
+}
+
 /// Waits until Elasticsearch answers, installs templates if wanted, and confirms them. Tries for ever; `report` hears each
 /// change: why not yet, or that all is well. Returns the server's version.
-pub async fn set_up(client: &Client, templates: &Templates, report: impl Fn(Result<(), String>)) -> ServerVersion {
+pub async fn set_up(client: &Client, templates: &Templates, report: impl Fn(Result<(), NotReady>)) -> ServerVersion {
     let mut delays = Delays::new(Duration::from_millis(500), Duration::from_secs(15));
     let mut last = String::new();
     loop {
@@ -72,11 +80,11 @@ pub async fn set_up(client: &Client, templates: &Templates, report: impl Fn(Resu
                 report(Ok(()));
                 return version;
             }
-            Err(reason) => {
-                if reason != last {
-                    tracing::warn!(reason, "Elasticsearch is not ready: waiting");
-                    report(Err(reason.clone()));
-                    last = reason;
+            Err(not_ready) => {
+                if not_ready.words != last {
+                    tracing::warn!(reason = not_ready.words, "Elasticsearch is not ready: waiting");
+                    last.clone_from(&not_ready.words);
+                    report(Err(not_ready));
                 }
                 tokio::time::sleep(delays.next_delay()).await;
             }
@@ -84,11 +92,13 @@ pub async fn set_up(client: &Client, templates: &Templates, report: impl Fn(Resu
     }
 }
 
-async fn try_set_up(client: &Client, templates: &Templates) -> Result<ServerVersion, String> {
-    let version = lookup::server_version(client).await?;
+async fn try_set_up(client: &Client, templates: &Templates) -> Result<ServerVersion, NotReady> {
+    let version = lookup::server_version(client).await;
+    let version = version.map_err(|words| NotReady { label: "elasticsearch_unreachable", words })?;
     if let Some(set) = &templates.set {
         for (kind, name, body) in set.bodies() {
-            install::confirm(client, kind, name, body, templates.apply).await?;
+            let confirmed = install::confirm(client, kind, name, body, templates.apply).await;
+            confirmed.map_err(|words| NotReady { label: "templates", words })?;
         }
     }
     Ok(version)

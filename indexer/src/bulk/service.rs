@@ -22,7 +22,7 @@ use super::batch::Batch;
 use super::client::{Client, SendError};
 use super::response::{self, Malformed, Refusal, Reply};
 use super::schedule::{Departure, Passed};
-use crate::templates::{self, Lookup, LookupError, Templates};
+use crate::templates::{self, Lookup, LookupError, NotReady, Templates};
 
 /// What the owner asks for.
 pub enum Request {
@@ -45,7 +45,7 @@ pub enum Outcome {
         result: Result<Lookup, LookupError>,
     },
     /// Elasticsearch was reached and the templates stand as they should; or why not yet.
-    Setup(Result<(), String>),
+    Setup(Result<(), NotReady>),
 }
 
 pub struct BulkOutcome {

@@ -23,6 +23,7 @@ use crate::consume::{Question, Questions, Source};
 use crate::dead_letter::DeadLetters;
 use crate::health::Health;
 use crate::route::EpochMillis;
+use crate::templates::NotReady;
 
 /// How long leaving the group may take; its members notice a missing one by themselves, only later.
 const LEAVE: Duration = Duration::from_secs(2);
@@ -69,7 +70,7 @@ pub struct Flow {
     /// Why requests fail as a whole, while they do.
     pub(super) request_trouble: Option<(&'static str, String)>,
     /// Why Elasticsearch is not set up yet.
-    pub(super) set_up_trouble: Option<String>,
+    pub(super) set_up_trouble: Option<NotReady>,
     /// Topics that are not there.
     pub(super) missing_topics: Vec<String>,
     is_draining: bool,
@@ -99,7 +100,10 @@ impl Flow {
             service: parts.service,
             health: parts.health,
             request_trouble: None,
-            set_up_trouble: Some("Elasticsearch is not reached yet".to_owned()),
+            set_up_trouble: Some(NotReady {
+                label: "elasticsearch_unreachable",
+                words: "Elasticsearch is not reached yet".to_owned(),
+            }),
             missing_topics: Vec::new(),
             is_draining: false,
             last_picture: now,

@@ -3,6 +3,7 @@
 use super::flow::{Flow, wall_clock};
 use super::targets::Target;
 use crate::health::{PartitionPicture, Picture};
+use crate::templates::NotReady;
 
 impl Flow {
     pub(super) fn show(&mut self) {
@@ -49,8 +50,8 @@ impl Flow {
 
     fn blocked(&self) -> Vec<(&'static str, String)> {
         let mut blocked = Vec::new();
-        if let Some(words) = &self.set_up_trouble {
-            blocked.push(("elasticsearch_unreachable", words.clone()));
+        if let Some(NotReady { label, words }) = &self.set_up_trouble {
+            blocked.push((*label, words.clone()));
         }
         if self.schedule.is_held()
             && let Some((label, words)) = &self.request_trouble
