@@ -350,7 +350,7 @@ fn p10_deleted_topic_comes_back() -> Result<()> {
     rig.kafka.delete_topic("p10")?;
     let (cpu, away, logged) = (shipper.cpu_time().context("it runs")?, Instant::now(), shipper.log().lines().count());
     rig.append("app.log", rig.lines("app.log", 1000..2000))?;
-    std::thread::sleep(Duration::from_secs(20));
+    std::thread::sleep(Duration::from_secs(15));
     let cpu = shipper.cpu_time().context("it runs")? - cpu;
     assert!(cpu < away.elapsed() / 10, "{cpu:?} of CPU in {:?}", away.elapsed());
     let logged = shipper.log().lines().count() - logged;
@@ -400,7 +400,7 @@ fn p16_order_holds_over_delays_and_cuts() -> Result<()> {
 
 #[test]
 fn p17_closed_port_costs_no_cpu_and_no_flood() -> Result<()> {
-    closed_port("p17", Duration::from_secs(20))
+    closed_port("p17", Duration::from_secs(15))
 }
 
 fn closed_port(name: &str, time: Duration) -> Result<()> {
