@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde_json::json;
 
 use super::apps;
 use super::machine::MachineLog;
@@ -158,8 +157,6 @@ admin: {{ listen: \"127.0.0.1:{admin}\" }}
   brokers: [\"127.0.0.1:{kafka}\"]
   topics: [{TOPIC}]
   group: {GROUP}
-  # How soon the other indexer takes over from one that died; Kafka's own default is 45 s.
-  options: {{ session.timeout.ms: 10000 }}
 elasticsearch: {{ hosts: [\"http://127.0.0.1:{elasticsearch}\"] }}
 templates: {{ dir: {templates}, apply: true }}
 rules:
@@ -172,40 +169,8 @@ admin: {{ listen: \"127.0.0.1:${{ADMIN_PORT}}\" }}
 ",
         kafka = place.stack.kafka_port,
         elasticsearch = place.stack.elasticsearch_port,
-        templates = templates(place)?.display(),
+        templates = servers::checkout().join("templates").display(),
     );
     fs::write(place.dir.join("indexer.yaml"), indexer)?;
     Ok(())
-}
-
-/// The folder of the project's own templates, or one with a small template where the checkout has none.
-fn templates(place: &Place) -> Result<PathBuf> {
-    let own = servers::checkout().join("templates");
-    if own.join("applogs.json").exists() {
-        return Ok(own);
-    }
-    let dir = place.dir.join("templates");
-    fs::create_dir_all(&dir)?;
-    let keyword = json!({"type": "keyword", "ignore_above": 256});
-    let template = json!({
-        "index_patterns": ["applogs-*"],
-        "priority": 501,
-        "template": {
-            "settings": {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "60s"},
-            "mappings": {
-                "dynamic": "false",
-                "properties": {
-                    "@timestamp": {"type": "date"},
-                    "message": {"type": "text"},
-                    "log": {"properties": {"level": keyword, "offset": {"type": "long"}, "source": keyword,
-                        "file": {"properties": {"path": keyword}}}},
-                    "host": {"properties": {"name": keyword}},
-                    "service": {"properties": {"name": keyword}},
-                    "attrs": {"type": "flattened"},
-                },
-            },
-        },
-    });
-    fs::write(dir.join("applogs.json"), template.to_string())?;
-    Ok(dir)
 }
