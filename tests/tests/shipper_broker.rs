@@ -140,7 +140,8 @@ fn t25_long_pause_of_the_broker_with_little_memory() -> Result<()> {
     rig.wait_for_records(1)?;
     broker.set(Mode::BlackHole)?;
     rig.append("app.log", rig.lines("app.log", 5000..40_000))?;
-    shipper.wait_blocked("unacknowledged")?;
+    shipper.wait_metric("shipper_inflight_bytes", &[], LIMIT, |bytes| bytes >= 2_000_000.0)?;
+    std::thread::sleep(Duration::from_secs(3));
     broker.set(Mode::Pass)?;
     rig.wait_until_whole(LIMIT)?;
     shipper.stop()?;
