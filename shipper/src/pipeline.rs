@@ -69,7 +69,7 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
         move || waker.wake()
     };
     let signals = Signals::install(wake.clone()).context("cannot install signal handlers")?;
-    let board = Arc::new(Board::new());
+    let board = Arc::new(Board::new(wake.clone()));
     let options = AdminOptions { listen: config.listen.clone(), program: "shipper" };
     let _admin = admin::spawn(options, Arc::clone(&board) as Arc<_>, metrics, axum::Router::new())?;
     let broker = start_producer(&config)?;

@@ -20,6 +20,7 @@ pub struct Board {
     wants_status: AtomicBool,
     facts: Mutex<Facts>,
     answered: Condvar,
+    wake: Box<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -34,7 +35,7 @@ impl Board {
     const STATUS_WAIT: Duration = Duration::from_secs(2);
 
     #[expect(clippy::disallowed_methods, reason = "an edge: the age of the last turn is judged by the real clock")]
-    pub fn new() -> Self {
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             started: Instant::now(),
             turned_ms: AtomicU64::new(0),
@@ -43,6 +44,7 @@ impl Board {
             wants_status: AtomicBool::new(false),
             facts: Mutex::default(),
             answered: Condvar::new(),
+            wake: Box::new(wake),
         }
     }
 
@@ -79,12 +81,6 @@ impl Board {
     }
 }
 
-impl Default for Board {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Health for Board {
     fn live(&self) -> Result<(), String> {
         let age = self.started.elapsed().saturating_sub(Duration::from_millis(self.turned_ms.load(Ordering::Relaxed)));
@@ -107,6 +103,7 @@ impl Health for Board {
         let mut facts = self.facts();
         facts.status = None;
         self.wants_status.store(true, Ordering::Relaxed);
+        (self.wake)();
         let waited = self.answered.wait_timeout_while(facts, Self::STATUS_WAIT, |facts| facts.status.is_none());
         let (mut facts, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
         facts.status.take().unwrap_or_else(|| json!({ "error": "the tailing thread does not answer" }))

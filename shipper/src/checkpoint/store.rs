@@ -130,15 +130,16 @@ impl DataDir {
 
     fn save(&self, rows: &[Row]) -> io::Result<()> {
         let text = row::to_text(rows)?;
-        let (current, old) = (self.path.join(CURRENT), self.path.join(OLD));
-        let link = self.path.join("checkpoint.link");
+        let (current, old, link) = (self.path.join(CURRENT), self.path.join(OLD), self.path.join("checkpoint.link"));
+        let aside = write_aside(&current, &text)?;
+        // Only now: a disk without room must not cost the generation before.
         remove_if_there(&link)?;
         match fs::hard_link(&current, &link) {
             Ok(()) => fs::rename(&link, &old)?,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
             Err(cause) => return Err(cause),
         }
-        replace(&current, &text)
+        put_in_place(&aside, &current)
     }
 }
 
@@ -152,13 +153,21 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes aside, syncs, renames, syncs the folder.
+/// Replaces a file at once or not at all.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    put_in_place(&write_aside(path, text)?, path)
+}
+
+fn write_aside(path: &Path, text: &[u8]) -> io::Result<PathBuf> {
     let aside = path.with_extension("new");
     let mut file = File::create(&aside)?;
     file.write_all(text)?;
     file.sync_all()?;
-    fs::rename(&aside, path)?;
+    Ok(aside)
+}
+
+fn put_in_place(aside: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(aside, path)?;
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 

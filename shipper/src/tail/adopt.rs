@@ -59,13 +59,17 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let Some(source) = self.sources[slot].as_mut() else { return };
         source.last_seen_ms = now.wall_ms;
         source.fate = Fate::Listed;
-        // Of several names (hard links, symlinks) the one in use stays.
-        if paths.contains(&source.current_path) {
-            self.by_path.insert(source.current_path.clone(), slot);
+        // Of several names (hard links, symlinks) the first one counts, then the one in use.
+        paths.sort();
+        let path = match paths.contains(&source.path) {
+            true => source.path.clone(),
+            false if paths.contains(&source.current_path) => source.current_path.clone(),
+            false => paths.swap_remove(0),
+        };
+        if path == source.current_path {
+            self.by_path.insert(path, slot);
             return;
         }
-        paths.sort();
-        let path = paths.swap_remove(0);
         *self.stats.rotations.entry("rename").or_default() += 1;
         info!(from = %source.current_path.display(), to = %path.display(), source = %source.id, "file renamed");
         if self.by_path.get(&source.current_path) == Some(&slot) {

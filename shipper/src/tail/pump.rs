@@ -93,6 +93,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             self.replace_generation(slot, now);
             return Stop::Held;
         }
+        if !self.is_untorn(slot, guard.start(), &buffer[..num_read]) {
+            return Stop::More;
+        }
         let num_partitions = self.broker.num_partitions();
         let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
         source.size = source.size.max(guard.start() + num_read as u64);
@@ -226,6 +229,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let mut bytes = CoveredBytes::new();
         let mut content = Vec::new();
+        let mut first = Vec::new();
         let mut last = Vec::new();
         // The content is cut where nothing of it could be sent anyway.
         let max_content = self.settings.max_record as u64 + 2;
@@ -235,6 +239,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             let num_read = self.read_some(slot, &mut buffer[..wanted], at, now)?;
             let piece = &buffer[..num_read];
             bytes.update(piece);
+            first.extend_from_slice(&piece[..num_read.min(Guard::MAX_LENGTH - first.len())]);
             let from = line_start.clamp(at, at + num_read as u64);
             let to = (line_start + max_content).clamp(at, at + num_read as u64);
             content.extend_from_slice(&piece[(from - at) as usize..(to - at) as usize]);
@@ -251,6 +256,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 content.pop();
             }
         }
+        if !self.is_untorn(slot, covered, &first) {
+            return Err(Stop::More);
+        }
         let Some(id) = bytes.identify(id, covered) else { return Err(Stop::Held) };
         self.send(slot, partition, Record { id, content: &content, offset: line_start, flags }, now)?;
         self.end_long(slot, end.end, &last);
@@ -262,6 +270,16 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             source.long = None;
         }
         self.advance(slot, end, before);
+    }
+
+    /// Whether what was read from `start` on is of one piece. A read is several system calls, and a file that is truncated
+    /// and written anew between them gives bytes of both; then its first bytes are no longer what they were.
+    fn is_untorn(&self, slot: usize, start: u64, read: &[u8]) -> bool {
+        let Some(file) = self.sources[slot].as_ref().and_then(|source| source.file.as_ref()) else { return false };
+        let mut again = [0; Guard::MAX_LENGTH];
+        let length = read.len().min(Guard::MAX_LENGTH);
+        // Fewer bytes: truncated, but nothing new was there to be read in between.
+        self.files.read_at(file, &mut again[..length], start).is_ok_and(|num| again[..num] == read[..num])
     }
 
     /// Reads bytes that stood there a moment ago.

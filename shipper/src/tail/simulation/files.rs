@@ -13,7 +13,19 @@ pub struct Inode {
     pub number: u64,
     pub birth_time_ns: u64,
     pub content: Vec<u8>,
+    /// Takes the place of `content` in the middle of the next read.
+    pub rewritten: Option<Vec<u8>>,
     pub num_links: u64,
+}
+
+impl Inode {
+    /// A rewrite that no read has met happens now.
+    pub fn content_mut(&mut self) -> &mut Vec<u8> {
+        if let Some(content) = self.rewritten.take() {
+            self.content = content;
+        }
+        &mut self.content
+    }
 }
 
 /// An open descriptor, or a directory entry: both keep the inode.
@@ -38,7 +50,7 @@ impl Files {
         state.num_created += 1;
         let number = state.free.pop().unwrap_or(1000 + state.num_created);
         let birth_time_ns = if state.has_birth_times { state.num_created } else { 0 };
-        let inode = Inode { number, birth_time_ns, content: content.to_vec(), num_links: 1 };
+        let inode = Inode { number, birth_time_ns, content: content.to_vec(), rewritten: None, num_links: 1 };
         let handle = Rc::new(RefCell::new(inode));
         state.names.insert(path.to_owned(), Rc::clone(&handle));
         handle
@@ -99,10 +111,19 @@ impl FileSystem for Files {
         if self.fails(2) {
             return Err(io::Error::from_raw_os_error(5));
         }
-        let content = &file.borrow().content;
-        let rest = content.get(position as usize..).unwrap_or_default();
-        let length = rest.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&rest[..length]);
+        let copy = |content: &[u8], buffer: &mut [u8], position: u64| {
+            let rest = content.get(position as usize..).unwrap_or_default();
+            let length = rest.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&rest[..length]);
+            length
+        };
+        let mut inode = file.borrow_mut();
+        let mut length = copy(&inode.content, buffer, position);
+        if inode.rewritten.is_some() {
+            length /= 2;
+            let content = inode.content_mut();
+            length += copy(content, &mut buffer[length..], position + length as u64);
+        }
         Ok(length)
     }
 }

@@ -223,7 +223,7 @@ impl World {
             bytes.extend_from_slice(if self.random.chance(20) { b"\r\n" } else { b"\n" });
             self.written.insert(line);
         }
-        handle.borrow_mut().content.extend_from_slice(&bytes);
+        handle.borrow_mut().content_mut().extend_from_slice(&bytes);
         if self.random.chance(70)
             && let Some(tailer) = &mut self.tailer
         {
@@ -237,7 +237,7 @@ impl World {
             return;
         }
         let line = self.line();
-        handle.borrow_mut().content.extend_from_slice(line.as_bytes());
+        handle.borrow_mut().content_mut().extend_from_slice(line.as_bytes());
         self.open_lines.insert(key(&handle), line);
     }
 
@@ -253,14 +253,21 @@ impl World {
     fn truncate(&mut self) {
         let (path, handle) = self.pick_live();
         self.trace.push(format!("truncate {}", path.display()));
+        handle.borrow_mut().content_mut();
         self.excuse(&handle);
         self.open_lines.remove(&key(&handle));
-        handle.borrow_mut().content.clear();
-        // Sometimes the writer is quick: the file is long again before anybody looks.
+        // Sometimes the writer is quick: the file is long again before anybody looks, or in the middle of a look.
+        let mut content = Vec::new();
         for _ in 0..self.random.below(6) {
             let line = self.line();
-            handle.borrow_mut().content.extend_from_slice(format!("{line}\n").as_bytes());
+            content.extend_from_slice(format!("{line}\n").as_bytes());
             self.written.insert(line);
+        }
+        let mut inode = handle.borrow_mut();
+        if self.random.chance(50) {
+            inode.rewritten = Some(content);
+        } else {
+            inode.content = content;
         }
     }
 
@@ -268,7 +275,8 @@ impl World {
         let names: Vec<_> = self.files.0.borrow().names.keys().cloned().collect();
         if let Some(path) = self.random.pick(&names).cloned() {
             self.trace.push(format!("delete {}", path.display()));
-            self.deleted.extend(self.files.delete(&path));
+            let deleted = self.files.delete(&path);
+            self.deleted.extend(deleted.inspect(|handle| _ = handle.borrow_mut().content_mut()));
         }
         self.reap(true);
     }
@@ -288,7 +296,7 @@ impl World {
     /// Lines of this file that are in no record yet may be missing from now on.
     fn excuse(&mut self, handle: &Handle) {
         let delivered: BTreeSet<String> = self.topic.borrow().log.iter().map(|m| message(&m.value).0).collect();
-        let content = handle.borrow().content.clone();
+        let content = handle.borrow_mut().content_mut().clone();
         let text = String::from_utf8(content).unwrap();
         // A part that was flushed is a record of its own.
         self.excused.extend(self.open_lines.get(&key(handle)).cloned());
@@ -316,6 +324,7 @@ impl World {
     /// All faults end; everything that can be delivered must be.
     fn settle(&mut self) {
         self.files.0.borrow_mut().faults = None;
+        self.files.0.borrow().names.values().for_each(|inode| _ = inode.borrow_mut().content_mut());
         self.topic.borrow_mut().is_healthy = true;
         self.disk.borrow_mut().is_healthy = true;
         self.topic.borrow_mut().num_partitions.get_or_insert(1);
