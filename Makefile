@@ -21,9 +21,10 @@ demo: bootstrap servers ## Shows the whole way from files to Elasticsearch on th
 	$(CARGO) build $(ALL) --release --bin shipper --bin indexer --bin demo
 	@target/release/demo
 
+# Tests wait for servers more than they compute, so more of them run than there are cores.
 test: check servers ## Checks, then tests the programs end to end on a real Kafka and a real Elasticsearch
 	$(CARGO) build $(ALL) --bins
-	$(CARGO) test $(ALL) --test '*'
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} $(CARGO) test $(ALL) --test '*'
 
 test-heavy: bootstrap servers ## The long faults on top of `make test`: a hundred kills, long outages
 	$(CARGO) build $(ALL) --bins
