@@ -11,6 +11,8 @@ use super::{Flags, Line, timestamp};
 enum Node<'a> {
     Raw(&'a str),
     Object(Members<'a>),
+    /// Only where a key is there twice inside; others are copied.
+    Array(Vec<Node<'a>>),
     Own(&'a Own),
 }
 
@@ -54,20 +56,21 @@ fn read_object<'t>(value: Value<'_, 't>) -> Members<'t> {
     let mut members: Vec<Option<(Cow<'t, str>, Node<'t>)>> = Vec::new();
     let mut places: HashMap<Cow<'t, str>, usize> = HashMap::new();
     for (key, member) in value.members() {
-        let node = if member.kind() == Kind::Object { Node::Object(read_object(member)) } else { read_leaf(member) };
         let name = key.name();
         if let Some(earlier) = places.insert(name.clone(), members.len()) {
             members[earlier] = None;
         }
-        members.push(Some((name, node)));
+        members.push(Some((name, read(member))));
     }
     members.into_iter().flatten().collect()
 }
 
-fn read_leaf<'t>(value: Value<'_, 't>) -> Node<'t> {
-    // Objects with duplicate keys inside arrays stay as they are: their fields meet none of ours, and the indexer
-    // decides about them as it does for records of other producers.
-    Node::Raw(value.raw())
+fn read<'t>(value: Value<'_, 't>) -> Node<'t> {
+    match value.kind() {
+        Kind::Object => Node::Object(read_object(value)),
+        Kind::Array if value.has_duplicate_keys() => Node::Array(value.elements().map(read).collect()),
+        _ => Node::Raw(value.raw()),
+    }
 }
 
 fn move_out<'a>(members: &mut Members<'a>, name: &str, moved: &mut Vec<(String, Node<'a>)>) {
@@ -166,17 +169,31 @@ fn write_members(members: &Members<'_>, offset: u64, flags: Flags, mut is_first:
         is_first = false;
         write_string(out, name);
         out.push(b':');
-        match node {
-            Node::Raw(raw) => out.extend_from_slice(raw.as_bytes()),
-            Node::Own(Own::Raw(raw)) => out.extend_from_slice(raw.as_bytes()),
-            Node::Own(Own::Offset) => out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes()),
-            Node::Own(Own::Flags) => flags.write(out),
-            Node::Own(Own::Object(_)) => out.extend_from_slice(b"{}"),
-            Node::Object(inner) => {
-                out.push(b'{');
-                write_members(inner, offset, flags, true, out);
-                out.push(b'}');
+        write_node(node, offset, flags, out);
+    }
+}
+
+fn write_node(node: &Node<'_>, offset: u64, flags: Flags, out: &mut Vec<u8>) {
+    match node {
+        Node::Raw(raw) => out.extend_from_slice(raw.as_bytes()),
+        Node::Own(Own::Raw(raw)) => out.extend_from_slice(raw.as_bytes()),
+        Node::Own(Own::Offset) => out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes()),
+        Node::Own(Own::Flags) => flags.write(out),
+        Node::Own(Own::Object(_)) => out.extend_from_slice(b"{}"),
+        Node::Object(inner) => {
+            out.push(b'{');
+            write_members(inner, offset, flags, true, out);
+            out.push(b'}');
+        }
+        Node::Array(elements) => {
+            out.push(b'[');
+            for (at, element) in elements.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                write_node(element, offset, flags, out);
             }
+            out.push(b']');
         }
     }
 }

@@ -112,6 +112,13 @@ fn the_last_of_duplicate_keys_wins_and_is_flagged() {
 }
 
 #[test]
+fn m10_the_last_of_duplicate_keys_wins_inside_arrays() {
+    let (record, _) =
+        encode(Format::Json, br#"{"l":[ {"a":1,"a":[{"b":1,"b":2}]}, 7, [{"c":1.0}] ],"m":[ 1 ]}"#, &own(&[]));
+    assert!(record.contains(r#""l":[{"a":[{"b":2}]},7,[{"c":1.0}]],"m":[ 1 ],"#), "{record}");
+}
+
+#[test]
 fn what_is_not_a_json_object_is_shipped_as_text() {
     for line in ["", "plain", "[1]", r#"{"a":NaN}"#, r#"{"a":1"#, &"[".repeat(10_000), &(r#"{"a":"#.repeat(10_000))] {
         let (record, flags) = encode(Format::Json, line.as_bytes(), &own(&[]));
