@@ -1,7 +1,9 @@
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use millrace_common::config::Setting;
 use millrace_common::exit::Exit;
 use millrace_common::telemetry::logs::{self, LogFormat};
@@ -36,6 +38,14 @@ enum Command {
         #[command(flatten)]
         settings: Flags,
     },
+    /// Print a script that completes command lines in a shell.
+    Completions { shell: Shell },
+}
+
+fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "shipper", &mut script);
+    script
 }
 
 #[derive(Args)]
@@ -140,6 +150,10 @@ fn main() -> ExitCode {
     let (flags, until) = match &cli.command {
         Command::Run { settings, until } => (settings, Some(until.as_ref().map_or(Until::Signal, |_| Until::Eof))),
         Command::Check { settings } => (settings, None),
+        Command::Completions { shell } => {
+            let printed = std::io::stdout().write_all(&completions(*shell));
+            return printed.map_or(Exit::Io, |()| Exit::Clean).into();
+        }
     };
     let config = match flags.load() {
         Ok(config) => config,
@@ -169,4 +183,18 @@ fn main() -> ExitCode {
 fn exit_of(fault: &anyhow::Error) -> Exit {
     let io = fault.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
     io.map_or(Exit::CannotCreate, Exit::from_io)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn completions_know_the_commands() {
+        Cli::command().debug_assert();
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = String::from_utf8(completions(shell)).unwrap();
+            assert!(script.contains("run") && script.contains("until"), "{shell}");
+        }
+    }
 }

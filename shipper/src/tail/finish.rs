@@ -1,0 +1,65 @@
+//! The planned end: what is left to do, and the last save.
+
+use super::source::Source;
+use super::{Now, Tailer};
+use crate::checkpoint::store::Store;
+use crate::produce::Broker;
+use crate::read::FileSystem;
+
+impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
+    /// Sends also what is not terminated by a line end, for runs that end with the files.
+    pub fn flush_at_end(&mut self) {
+        self.is_flushing = true;
+    }
+
+    /// Whether every file was read to its end and everything read is acknowledged.
+    pub fn is_drained(&self) -> bool {
+        let is_idle = |s: &Source<F::File>| {
+            !s.is_queued && s.is_settled() && s.retry_at.is_none() && !(self.is_flushing && s.unfinished.is_some())
+        };
+        self.is_scanned && self.ready.is_empty() && self.sources.iter().flatten().all(is_idle)
+    }
+
+    /// Leaves the rest of every file for the next start.
+    pub fn stop_reading(&mut self) {
+        for slot in std::mem::take(&mut self.ready) {
+            if let Some(source) = self.sources[slot].as_mut() {
+                source.is_queued = false;
+            }
+        }
+        for source in self.sources.iter_mut().flatten() {
+            source.file = None;
+        }
+    }
+
+    /// Whether nothing waits for a save, a pause or the producer.
+    pub fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.waiting.is_empty()
+    }
+
+    pub fn can_save(&self) -> bool {
+        self.store.is_ready()
+    }
+
+    /// Whether anything sent is still without an answer.
+    pub fn has_outstanding(&self) -> bool {
+        self.inflight_bytes > 0
+    }
+
+    /// Starts the last save of a planned end, after [`Self::stop_reading`]. [`Self::is_saved`] tells when it is durable.
+    pub fn save_for_end(&mut self, now: Now) -> u64 {
+        for source in self.sources.iter_mut().flatten().filter(|s| s.is_settled()) {
+            // Nothing beyond was ever produced, and nothing will be: bytes written later get their own hour.
+            source.next_horizon = source.stamped_until.max(source.covered);
+            source.covered_at_save = source.covered;
+        }
+        self.is_urgent = true;
+        let version = self.last_save + 1;
+        self.save_if_due(now);
+        version
+    }
+
+    pub fn is_saved(&self, version: u64) -> bool {
+        self.store.durable() >= version
+    }
+}
