@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use millrace_common::config::Setting;
 use millrace_common::telemetry::logs::LogFormat;
+
+use crate::dlq;
 
 /// Reads records from Kafka, fits them to the rules of index templates, and indexes each exactly once in Elasticsearch.
 #[derive(Debug, Parser)]
@@ -23,6 +26,18 @@ pub enum Command {
     Run(Settings),
     /// Check the settings and template files without any connection.
     Check(Settings),
+    /// Look at dead letters, and send them back.
+    #[command(subcommand)]
+    Dlq(dlq::Command),
+    /// Print a script that completes command lines in a shell.
+    Completions { shell: Shell },
+}
+
+/// The script of [`Command::Completions`].
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "indexer", &mut script);
+    script
 }
 
 /// Flags replace what the file says.
@@ -59,8 +74,8 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "INDEXER_SHUTDOWN_DEADLINE")]
     pub shutdown_deadline: Option<String>,
     /// Address of the admin endpoint [default: 127.0.0.1:9641].
-    #[arg(long, value_name = "HOST:PORT", env = "INDEXER_ADMIN")]
-    pub admin: Option<String>,
+    #[arg(long, value_name = "HOST:PORT", env = "INDEXER_ADMIN_LISTEN")]
+    pub admin_listen: Option<String>,
 }
 
 impl Settings {
@@ -94,7 +109,7 @@ impl Settings {
             ("--dead-letter-topic", "dead_letter.topic", &self.dead_letter_topic),
             ("--memory", "limits.memory", &self.memory),
             ("--shutdown-deadline", "shutdown.deadline", &self.shutdown_deadline),
-            ("--admin", "admin.listen", &self.admin),
+            ("--admin-listen", "admin.listen", &self.admin_listen),
         ];
         for (flag, path, value) in ones {
             if let Some(value) = value {
@@ -108,10 +123,17 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn completions_know_the_commands() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = String::from_utf8(completions(shell)).unwrap();
+            assert!(script.contains("run") && script.contains("replay"), "{shell}");
+        }
     }
 }

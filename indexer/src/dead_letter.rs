@@ -221,7 +221,7 @@ fn client(config: &ClientConfig, sender: &mpsc::Sender<Delivered>, wake: &Wake) 
 }
 
 /// Of the operator's options those that both kinds of clients know: security, sockets, names.
-fn producer_options(options: &kafka::Options) -> kafka::Options {
+pub(crate) fn producer_options(options: &kafka::Options) -> kafka::Options {
     let is_common = |name: &str| {
         [
             "sasl.",

@@ -20,3 +20,4 @@ pub mod commit;
 
 pub mod health;
 pub mod pipeline;
+pub mod dlq;

@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -8,10 +9,10 @@ use clap::Parser as _;
 use millrace_common::exit::Exit;
 use millrace_common::shutdown::Signals;
 use millrace_common::telemetry::{admin, logs, metrics};
-use millrace_indexer::cli::{Cli, Command, Settings};
+use millrace_indexer::cli::{self, Cli, Command, Settings};
 use millrace_indexer::config::{self, Config};
 use millrace_indexer::health::Health;
-use millrace_indexer::pipeline;
+use millrace_indexer::{dlq, pipeline};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -39,6 +40,11 @@ fn main() -> ExitCode {
             Err(exit) => exit,
         }
         .into(),
+        Command::Dlq(command) => dlq::run(command).into(),
+        Command::Completions { shell } => match std::io::stdout().write_all(&cli::completions(*shell)) {
+            Ok(()) => Exit::Clean.into(),
+            Err(_) => Exit::Io.into(),
+        },
     }
 }
 

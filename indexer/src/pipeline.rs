@@ -9,6 +9,7 @@
 
 mod flow;
 mod intake;
+mod letter_log;
 mod letters;
 mod membership;
 mod meters;

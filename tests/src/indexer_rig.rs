@@ -71,7 +71,8 @@ impl IndexerRig {
     /// Starts one more indexer of the same group.
     pub fn start_another(&self, name: &str) -> Result<Process> {
         let dir = scratch::dir(&format!("{}-{name}", self.name))?;
-        let launch = Launch::indexer(name, &dir)?.args(["run", "--admin", "127.0.0.1:0", "-c"]).arg(&self.config);
+        let launch =
+            Launch::indexer(name, &dir)?.args(["run", "--admin-listen", "127.0.0.1:0", "-c"]).arg(&self.config);
         launch.start()
     }
 

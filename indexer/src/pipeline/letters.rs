@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use millrace_common::retry::Delays;
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::letter_log::LetterLog;
 use crate::bulk::batch::Owner;
 use crate::commit::ledger::Sequence;
 use crate::dead_letter::{DeadLetters, Delivered, Letter};
@@ -25,6 +26,7 @@ pub struct Letters {
     retry_at: Instant,
     delays: Delays,
     trouble: Option<String>,
+    log: LetterLog,
 }
 
 /// A letter that the topic takes only in parts.
@@ -38,7 +40,8 @@ struct InParts {
 impl Letters {
     pub fn new(topic: DeadLetters, now: Instant) -> Self {
         let delays = Delays::new(Duration::from_millis(500), Duration::from_secs(15));
-        Self { topic, refused: Vec::new(), in_parts: HashMap::new(), retry_at: now, delays, trouble: None }
+        let log = LetterLog::new(now);
+        Self { topic, refused: Vec::new(), in_parts: HashMap::new(), retry_at: now, delays, trouble: None, log }
     }
 
     pub fn send(&mut self, letter: Letter, now: Instant) {
@@ -60,7 +63,9 @@ impl Letters {
             if self.trouble.take().is_some() {
                 tracing::info!("the dead letter topic takes letters again");
             }
-            finished.extend(self.acknowledge(delivered.letter));
+            let letter = self.acknowledge(delivered.letter);
+            letter.iter().for_each(|letter| self.log.tell(letter, now));
+            finished.extend(letter);
         }
         if !self.refused.is_empty() && now >= self.retry_at {
             for letter in std::mem::take(&mut self.refused) {
