@@ -11,6 +11,7 @@ pub mod fake_elasticsearch;
 pub mod http;
 pub mod indexer_rig;
 pub mod kafka;
+pub mod mapping_rig;
 pub mod oracle;
 pub mod ports;
 pub mod process;
