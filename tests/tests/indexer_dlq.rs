@@ -34,7 +34,7 @@ impl Mended {
     fn new(name: &'static str, elasticsearch: &Elasticsearch) -> Result<Self> {
         let kafka = Kafka::shared()?;
         kafka.create_topic(name, 2, &[])?;
-        kafka.create_topic(&format!("{name}.dlq"), 1, &[])?;
+        kafka.create_topic(&format!("{name}.dlq"), 3, &[])?;
         let dir = scratch::dir(name)?;
         fs::create_dir(dir.join("templates"))?;
         let config = format!(
@@ -137,6 +137,7 @@ fn m22_dead_letters_come_back_after_the_template_is_mended() -> Result<()> {
     rig.write_template(2, &json!({"type": "keyword"}), &mended)?;
     for round in 1..=2 {
         let (code, words) = rig.dlq(&["replay"])?;
+        ensure!(!words.contains("trouble"), "nothing is wrong: {words}");
         ensure!(code == 0 && words.contains("50 of 50 acknowledged"), "{code}: {words}");
         rig.index_all(&format!("indexer-mended-{round}"))?;
         elasticsearch.refresh("m22-*")?;

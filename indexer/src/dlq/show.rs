@@ -85,6 +85,7 @@ struct Line<'a> {
     topic: &'a str,
     partition: Option<i32>,
     offset: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<u32>,
     value_bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
