@@ -21,14 +21,14 @@ demo: bootstrap servers ## Shows the whole way from files to Elasticsearch on th
 	$(CARGO) build $(ALL) --release --bin shipper --bin indexer --bin demo
 	@target/release/demo
 
-# Tests wait for servers more than they compute, so more of them run than there are cores.
+# Tests wait for servers more than they compute, so more of them run than there are cores. All but `heavy_*` run.
 test: check servers ## Checks, then tests the programs end to end on a real Kafka and a real Elasticsearch
 	$(CARGO) build $(ALL) --bins
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} $(CARGO) test $(ALL) --test '*'
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} $(CARGO) test $(ALL) --test '[!h]*' --test harness
 
 test-heavy: bootstrap servers ## The long faults on top of `make test`: a hundred kills, long outages
 	$(CARGO) build $(ALL) --bins
-	MILLRACE_HEAVY=1 $(CARGO) test $(ALL) --test 'heavy_*'
+	$(CARGO) test $(ALL) --test 'heavy_*'
 
 check: bootstrap ## Format, lints, licences and bans, unit tests
 	$(CARGO) fmt --all -- --check

@@ -1,4 +1,4 @@
-//! The shipper's rows of the failure catalogue that take minutes: run only with `MILLRACE_HEAVY=1`.
+//! The shipper's rows of the failure catalogue that take minutes: `make test-heavy`.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,6 @@ use millrace_tests::kafka::{self, Kafka, KafkaClient};
 use millrace_tests::proxy::{Mode, Proxy};
 use millrace_tests::rig::{LIMIT, Rig};
 use millrace_tests::writer::{Format, Traffic};
-
-/// Whether to run `test`; says so if not.
-fn is_wanted(test: &str) -> bool {
-    let is_wanted = std::env::var_os("MILLRACE_HEAVY").is_some();
-    if !is_wanted {
-        println!("{test} left out: set MILLRACE_HEAVY=1 to run it");
-    }
-    is_wanted
-}
 
 fn proxied(name: &str, num_partitions: i32) -> Result<(Rig, Kafka, Proxy)> {
     let (kafka, proxy) = Kafka::start_behind_proxy(&kafka::Options::default())?;
@@ -26,9 +17,6 @@ fn proxied(name: &str, num_partitions: i32) -> Result<(Rig, Kafka, Proxy)> {
 
 #[test]
 fn killed_a_hundred_times_while_writing_and_rotating() -> Result<()> {
-    if !is_wanted("a hundred kills under rotation") {
-        return Ok(());
-    }
     let mut rig = Rig::new("killed-100", 4)?;
     rig.set("inputs.0.format", "json");
     rig.set("files.close_unlisted", "5s");
@@ -48,9 +36,6 @@ fn killed_a_hundred_times_while_writing_and_rotating() -> Result<()> {
 
 #[test]
 fn p01_broker_unreachable_for_a_minute() -> Result<()> {
-    if !is_wanted("P01 at full length") {
-        return Ok(());
-    }
     let (rig, _kafka, proxy) = proxied("p01", 2)?;
     proxy.set(Mode::Refuse)?;
     let mut shipper = rig.start()?;
@@ -66,9 +51,6 @@ fn p01_broker_unreachable_for_a_minute() -> Result<()> {
 
 #[test]
 fn p04_broker_hangs_for_a_minute() -> Result<()> {
-    if !is_wanted("P04 at full length") {
-        return Ok(());
-    }
     let (mut rig, _kafka, proxy) = proxied("p04", 2)?;
     rig.set_option("queue.buffering.max.messages", 1000);
     let mut shipper = rig.start()?;
@@ -87,9 +69,6 @@ fn p04_broker_hangs_for_a_minute() -> Result<()> {
 
 #[test]
 fn p17_closed_port_for_two_minutes() -> Result<()> {
-    if !is_wanted("P17 at full length") {
-        return Ok(());
-    }
     let (rig, _kafka, proxy) = proxied("p17", 1)?;
     let mut shipper = rig.start()?;
     rig.append("app.log", rig.lines("app.log", 0..1))?;
