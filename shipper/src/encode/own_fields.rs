@@ -57,12 +57,7 @@ struct Rendered([Vec<u8>; 3]);
 impl Rendered {
     fn new(members: &[(String, Own)]) -> Self {
         let mut parts = vec![Vec::new()];
-        for (i, (name, own)) in members.iter().enumerate() {
-            if i > 0 && !matches!(own, Own::Flags) {
-                push(&mut parts, b",");
-            }
-            render_member(name, own, &mut parts);
-        }
+        render_members(members, &mut parts);
         let mut parts = parts.into_iter();
         Self(std::array::from_fn(|_| parts.next().unwrap_or_default()))
     }
@@ -198,6 +193,15 @@ fn push(parts: &mut [Vec<u8>], bytes: &[u8]) {
     }
 }
 
+fn render_members(members: &[(String, Own)], parts: &mut Vec<Vec<u8>>) {
+    for (i, (name, own)) in members.iter().enumerate() {
+        if i > 0 && !matches!(own, Own::Flags) {
+            push(parts, b",");
+        }
+        render_member(name, own, parts);
+    }
+}
+
 fn render_member(name: &str, own: &Own, parts: &mut Vec<Vec<u8>>) {
     if matches!(own, Own::Flags) {
         // The member is written with its comma, so that it can be left out.
@@ -214,12 +218,7 @@ fn render_member(name: &str, own: &Own, parts: &mut Vec<Vec<u8>>) {
         Own::Flags => {}
         Own::Object(members) => {
             push(parts, b"{");
-            for (i, (name, own)) in members.iter().enumerate() {
-                if i > 0 && !matches!(own, Own::Flags) {
-                    push(parts, b",");
-                }
-                render_member(name, own, parts);
-            }
+            render_members(members, parts);
             push(parts, b"}");
         }
     }

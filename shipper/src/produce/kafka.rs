@@ -170,7 +170,7 @@ impl KafkaBroker {
             Ok((producer, watch)) => {
                 let replaced = std::mem::replace(&mut self.producer, producer);
                 self.partitions = watch;
-                self.orphaned.append(&mut take(&replaced));
+                take(&replaced, &mut self.orphaned);
                 true
             }
             Err(cause) => {
@@ -200,7 +200,7 @@ impl KafkaBroker {
         loop {
             let so_far = deliveries.len();
             self.producer.poll(Duration::ZERO);
-            deliveries.append(&mut take(&self.producer));
+            take(&self.producer, deliveries);
             if deliveries.len() == so_far {
                 return so_far > before;
             }
@@ -217,8 +217,9 @@ fn create(config: &ClientConfig) -> Result<Arc<BaseProducer<Reports>>, StartErro
     Ok(Arc::new(config.create_with_context(reports)?))
 }
 
-fn take(producer: &BaseProducer<Reports>) -> Vec<Delivery> {
-    std::mem::take(&mut *producer.context().deliveries.lock().unwrap_or_else(|e| e.into_inner()))
+/// Appends the reports, leaving the room they took for the next ones.
+fn take(producer: &BaseProducer<Reports>, deliveries: &mut Vec<Delivery>) {
+    deliveries.append(&mut producer.context().deliveries.lock().unwrap_or_else(|e| e.into_inner()));
 }
 
 impl Broker for KafkaBroker {

@@ -184,7 +184,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 }
             }
             Some(code) => {
-                self.note_failure(slot, code, Some(num_bytes), now);
+                self.note_failure(slot, code, num_bytes, now);
             }
         }
         if self.sources[slot].as_ref().is_some_and(|s| s.fate == Fate::Replaced && s.ledger.num_outstanding() == 0) {

@@ -61,7 +61,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             Ok(()) => {}
             Err(Refused::Full) => return Err(Stop::Full),
             Err(Refused::Error(code)) => {
-                self.note_failure(slot, code, Some(num_bytes), now);
+                self.note_failure(slot, code, num_bytes, now);
                 return Err(Stop::Held);
             }
         }
@@ -78,7 +78,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     /// A record was refused or failed: the source stops and goes back to it after a pause.
-    pub(super) fn note_failure(&mut self, slot: usize, code: RDKafkaErrorCode, num_bytes: Option<u32>, now: Now) {
+    pub(super) fn note_failure(&mut self, slot: usize, code: RDKafkaErrorCode, num_bytes: u32, now: Now) {
         *self.stats.produce_errors.entry(format!("{code:?}")).or_default() += 1;
         let Some(source) = self.sources[slot].as_mut() else { return };
         let is_first = source.retry_at.is_none();
@@ -89,7 +89,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             return;
         }
         let position = source.ledger.acknowledged();
-        if let (RDKafkaErrorCode::MessageSizeTooLarge, Some(num_bytes)) = (code, num_bytes) {
+        if code == RDKafkaErrorCode::MessageSizeTooLarge {
             let num_bytes = num_bytes.saturating_sub(MESSAGE_OVERHEAD) as usize;
             let is_record = self.broker.is_too_large_alone(num_bytes);
             if is_record && source.max_record > MIN_RECORD {
