@@ -34,13 +34,19 @@ impl Flags {
     pub const INVALID_UTF8: Self = Self(4);
     pub const NOT_JSON: Self = Self(8);
     pub const DUPLICATE_KEY: Self = Self(16);
+    /// The event has several lines.
+    pub const MULTILINE: Self = Self(32);
+    /// The event is a part of what belongs together.
+    pub const SPLIT: Self = Self(64);
 
-    const NAMES: [(Self, &'static str); 5] = [
+    const NAMES: [(Self, &'static str); 7] = [
         (Self::TRUNCATED, "truncated"),
         (Self::PARTIAL, "partial"),
         (Self::INVALID_UTF8, "invalid_utf8"),
         (Self::NOT_JSON, "not_json"),
         (Self::DUPLICATE_KEY, "duplicate_key"),
+        (Self::MULTILINE, "multiline"),
+        (Self::SPLIT, "split"),
     ];
 
     pub fn contains(self, other: Self) -> bool {
@@ -75,6 +81,16 @@ pub struct Line<'a> {
     pub flags: Flags,
     /// Largest record in bytes.
     pub max_record: usize,
+    /// What the container runtime wrote around the content.
+    pub wrapper: Option<Wrapper<'a>>,
+}
+
+/// What a container runtime says of a line: when it was written, RFC 3339, and to which stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wrapper<'a> {
+    pub time: &'a str,
+    /// `stdout` or `stderr`.
+    pub stream: &'a str,
 }
 
 /// Encodes records, keeping its buffers between them.

@@ -17,7 +17,8 @@ fn own(fields: &[(&str, Value, bool)]) -> OwnFields {
 
 fn encode(format: Format, content: &[u8], own: &OwnFields) -> (String, Flags) {
     let mut out = Vec::new();
-    let line = Line { content, offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: 900 * 1024 };
+    let line =
+        Line { content, offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: 900 * 1024, wrapper: None };
     let flags = Encoder::new(format).encode(line, own, &mut out);
     (String::from_utf8(out).unwrap(), flags)
 }
@@ -171,7 +172,7 @@ proptest! {
         let line = if json { serde_json::json!({ "message": text }).to_string() } else { text.clone() };
         let format = if json { Format::Json } else { Format::Text };
         let mut out = Vec::new();
-        let line = Line { content: line.as_bytes(), offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: limit };
+        let line = Line { content: line.as_bytes(), offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: limit, wrapper: None };
         let flags = Encoder::new(format).encode(line, &own(&[]), &mut out);
         prop_assert!(out.len() <= limit, "{} > {limit}", out.len());
         let record: Value = serde_json::from_slice(&out).unwrap();
@@ -218,7 +219,7 @@ proptest! {
         let own = own(&[("service.name", json!("shop"), true), ("team", json!("t"), true)]);
         let mut parser = Parser::default();
         let value = parser.parse(line.as_bytes()).unwrap();
-        let at = Line { content: line.as_bytes(), offset: 77, read_time_ms: NOW, flags: Flags::PARTIAL, max_record: 9999 };
+        let at = Line { content: line.as_bytes(), offset: 77, read_time_ms: NOW, flags: Flags::PARTIAL, max_record: 9999, wrapper: None };
         let (mut spliced, mut merged) = (Vec::new(), Vec::new());
         let flags = encode_object(value, at, &own, &mut spliced);
         prop_assert_eq!(flags, merge::encode(value, at, &own, &mut merged));

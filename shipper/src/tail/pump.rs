@@ -124,6 +124,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 content: &covered[event.content.clone()],
                 offset: position + event.content.start as u64,
                 flags: if event.is_partial { Flags::PARTIAL } else { Flags::NONE },
+                wrapper: None,
             };
             if let Err(stop) = self.send(slot, partition, record, now) {
                 break Some(stop);
@@ -251,7 +252,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             return Err(Stop::More);
         }
         let Some(id) = bytes.identify(id, covered) else { return Err(Stop::Held) };
-        self.send(slot, partition, Record { id, content: &content, offset: line_start, flags }, now)?;
+        self.send(slot, partition, Record { id, content: &content, offset: line_start, flags, wrapper: None }, now)?;
         self.end_long(slot, end.end, &last);
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::source::{Fate, Stamp};
 use super::{Now, Tailer, token};
 use crate::checkpoint::row::Guard;
 use crate::checkpoint::store::Store;
-use crate::encode::{Flags, Line};
+use crate::encode::{Flags, Line, Wrapper};
 use crate::produce::{Broker, Outgoing, Refused};
 use crate::read::FileSystem;
 
@@ -25,6 +25,7 @@ pub(super) struct Record<'a> {
     pub content: &'a [u8],
     pub offset: u64,
     pub flags: Flags,
+    pub wrapper: Option<Wrapper<'a>>,
 }
 
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
@@ -45,6 +46,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             read_time_ms,
             flags: record.flags,
             max_record: source.max_record,
+            wrapper: record.wrapper,
         };
         let flags = self.encoders[source.input].encode(line, &source.own, &mut self.value);
         let key = record.id.encode();
