@@ -106,13 +106,29 @@ struct RawKafka {
 struct RawLimits {
     /// Memory of the whole process. A quarter of it holds records on their way.
     memory: ByteSize,
-    /// Largest record; longer lines are cut.
+    /// Largest record. What becomes of a longer line says `on_oversize`.
     max_record: ByteSize,
+    on_oversize: OnOversize,
+}
+
+/// What becomes of an event whose record would be too large.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnOversize {
+    /// Its message is cut and flagged.
+    #[default]
+    Truncate,
+    /// It is given up, counted and logged with its path and range.
+    Drop,
 }
 
 impl Default for RawLimits {
     fn default() -> Self {
-        Self { memory: ByteSize::new(32 << 20), max_record: ByteSize::new(900 << 10) }
+        Self {
+            memory: ByteSize::new(32 << 20),
+            max_record: ByteSize::new(900 << 10),
+            on_oversize: OnOversize::default(),
+        }
     }
 }
 
@@ -218,6 +234,7 @@ pub struct Config {
     pub options: Options,
     pub memory: u64,
     pub max_record: usize,
+    pub on_oversize: OnOversize,
     pub rescan: Duration,
     pub checkpoint: Duration,
     pub partial_after: Duration,
@@ -288,6 +305,7 @@ fn check(raw: Raw, faults: &mut Faults) -> Config {
         options: raw.kafka.options,
         memory: raw.limits.memory.bytes(),
         max_record: raw.limits.max_record.bytes() as usize,
+        on_oversize: raw.limits.on_oversize,
         rescan: raw.files.rescan.duration(),
         checkpoint: raw.files.checkpoint.duration(),
         partial_after: raw.files.partial_after.duration(),

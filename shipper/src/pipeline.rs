@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use crate::checkpoint::store::{DataDir, DiskStore, StoreError};
-use crate::config::{Config, Drain, Partial};
+use crate::config::{Config, Drain, OnOversize, Partial};
 use crate::discover::scan::{self, Patterns};
 use crate::discover::watch::Watcher;
 use crate::produce::kafka::KafkaBroker;
@@ -86,6 +86,7 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
         host_id,
         host_name,
         max_record: config.max_record,
+        drops_oversize: config.on_oversize == OnOversize::Drop,
         max_inflight: config.max_inflight(),
         window: (config.memory / 64).clamp(64 << 10, 256 << 10) as usize,
         checkpoint_interval: config.checkpoint,

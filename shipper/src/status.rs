@@ -111,7 +111,7 @@ impl Health for Board {
 
     fn before_scrape(&self) {
         let facts = self.facts();
-        let Stats { lost_bytes, rotations, produce_errors, .. } = &facts.stats;
+        let Stats { lost_bytes, dropped_events, rotations, produce_errors, .. } = &facts.stats;
         let stats = &facts.stats;
         let totals = [
             ("shipper_read_bytes_total", stats.read_bytes),
@@ -120,6 +120,7 @@ impl Health for Board {
             ("shipper_acked_bytes_total", stats.acked_bytes),
             ("shipper_truncated_events_total", stats.truncated_events),
             ("shipper_invalid_utf8_events_total", stats.invalid_utf8_events),
+            ("shipper_nul_bytes_skipped_total", stats.nul_bytes_skipped),
             ("shipper_rewinds_total", stats.rewinds),
             ("shipper_checkpoint_corrupt_total", stats.corrupt_checkpoints),
             ("shipper_checkpoint_errors_total", facts.gauges.checkpoint_errors),
@@ -129,6 +130,9 @@ impl Health for Board {
         }
         for (reason, bytes) in lost_bytes {
             metrics::counter!("shipper_lost_bytes_total", "reason" => *reason).absolute(*bytes);
+        }
+        for (reason, events) in dropped_events {
+            metrics::counter!("shipper_dropped_events_total", "reason" => *reason).absolute(*events);
         }
         for (kind, count) in rotations {
             metrics::counter!("shipper_rotations_total", "kind" => *kind).absolute(*count);

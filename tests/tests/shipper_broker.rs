@@ -298,6 +298,36 @@ fn p07_too_large_line_is_cut_and_does_not_block_the_others() -> Result<()> {
     large_line_is_cut(&rig, 900 << 10)
 }
 
+#[test]
+fn p08_dropped_line_is_counted_to_the_byte() -> Result<()> {
+    let mut rig = Rig::new("p08", 1)?;
+    rig.set("limits", json!({"on_oversize": "drop"}));
+    let mut shipper = rig.start()?;
+    rig.append("app.log", rig.lines_of("app.log", 0..500, one_kilobyte))?;
+    let offset = fs::metadata(rig.path("app.log"))?.len();
+    let large = "L".repeat(1_500_000) + "\n";
+    rig.append("app.log", &large)?;
+    rig.append("app.log", rig.lines_of("app.log", 500..1000, one_kilobyte))?;
+    rig.wait_until_whole(Duration::from_secs(10))?;
+    shipper.wait_metric("shipper_acked_events_total", &[], LIMIT, |num| num == 1000.0)?;
+    assert_eq!(shipper.metric("shipper_dropped_events_total", &["too_large"])?, 1.0);
+    assert_eq!(shipper.metric("shipper_lost_bytes_total", &["too_large"])?, large.len() as f64);
+    let size = fs::metadata(rig.path("app.log"))?.len();
+    assert_eq!(shipper.status()?["sources"][0]["acknowledged"].as_u64(), Some(size));
+    shipper.stop()?;
+    let told: Vec<_> = shipper.log().lines().filter(|l| l.contains("too_large")).map(str::to_owned).collect();
+    let has_place = |l: &String| l.contains("app.log") && l.contains(&format!("start={offset}"));
+    ensure!(told.len() == 1 && told.iter().all(has_place), "{told:?}");
+    rig.check_sent_once()?;
+    // What was given up stays given up.
+    let mut shipper = rig.start()?;
+    rig.append("app.log", rig.lines_of("app.log", 1000..1010, one_kilobyte))?;
+    rig.wait_until_whole(LIMIT)?;
+    assert_eq!(shipper.metric("shipper_lost_bytes_total", &[])?, 0.0);
+    shipper.stop()?;
+    rig.check_sent_once()
+}
+
 /// All small lines are there once and whole, and the large one once, cut.
 fn large_line_is_cut(rig: &Rig, max: usize) -> Result<()> {
     let mut records = rig.records()?;

@@ -2,7 +2,7 @@
 //! named after its row of the failure catalogue.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -506,6 +506,56 @@ fn t49_file_with_many_names_is_read_once() -> Result<()> {
     let mut shipper = rig.start()?;
     append(&rig.path("b.log"), rig.lines("a.log", 400..500))?;
     rig.wait_until_whole(LIMIT)?;
+    shipper.stop()?;
+    rig.check_sent_once()
+}
+
+/// A writer without O_APPEND goes on at its old place after a truncation: everything before is a hole.
+#[test]
+fn t28_hole_left_by_a_writer_without_append() -> Result<()> {
+    const HOLE_BYTES: u64 = 2 << 30;
+    let rig = Rig::new("t28", 1)?;
+    let mut file = File::create(rig.path("app.log"))?;
+    file.seek(SeekFrom::Start(HOLE_BYTES))?;
+    let mut shipper = rig.start()?;
+    shipper.wait_metric("shipper_sources", &[], LIMIT, |num| num == 1.0)?;
+    let before = shipper.rss_bytes().context("it runs")?;
+    fs::File::options().write(true).open(rig.path("app.log"))?.set_len(0)?;
+    let started = Instant::now();
+    file.write_all(rig.lines("app.log", 0..10).as_bytes())?;
+    rig.wait_until_whole(Duration::from_secs(30))?;
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    let grown = shipper.peak_rss_bytes().context("it runs")?.saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes more");
+    assert_eq!(shipper.metric("shipper_nul_bytes_skipped_total", &[])?, HOLE_BYTES as f64);
+    shipper.stop()?;
+    rig.check_sent_once()?;
+    for record in rig.records()? {
+        let value: Value = serde_json::from_slice(&record.value)?;
+        assert!(value["log"]["offset"].as_u64().is_some_and(|offset| offset >= HOLE_BYTES) && flags(&value).is_empty());
+    }
+    // The hole is not read again.
+    let mut shipper = rig.start()?;
+    rig.append("app.log", rig.lines("app.log", 10..20))?;
+    rig.wait_until_whole(LIMIT)?;
+    assert_eq!(shipper.metric("shipper_nul_bytes_skipped_total", &[])?, 0.0);
+    shipper.stop()?;
+    rig.check_sent_once()
+}
+
+/// A file with room set aside, whose lines are written over its NULs, is no file with holes.
+#[test]
+fn t28_preallocated_file_is_read_as_it_fills() -> Result<()> {
+    let rig = Rig::new("t28-room", 1)?;
+    let mut file = File::create(rig.path("app.log"))?;
+    file.set_len(1 << 20)?;
+    let mut shipper = rig.start()?;
+    shipper.wait_metric("shipper_sources", &[], LIMIT, |num| num == 1.0)?;
+    for round in 0..20 {
+        file.write_all(rig.lines("app.log", round * 10..(round + 1) * 10).as_bytes())?;
+        rig.wait_for_records((round + 1) * 10)?;
+    }
+    assert_eq!(shipper.metric("shipper_nul_bytes_skipped_total", &[])?, 0.0);
     shipper.stop()?;
     rig.check_sent_once()
 }

@@ -66,6 +66,12 @@ impl PositionLedger {
         Sequence(self.first + self.entries.len() as u64 - 1)
     }
 
+    /// Notes that the bytes up to `end` make no record: nothing is awaited for them.
+    pub fn skipped(&mut self, end: u64) {
+        let sequence = self.sent(end, 0);
+        self.settle(sequence, true);
+    }
+
     /// Settles one record and returns its bytes, or `None` if it is not outstanding (settled before, or forgotten by a
     /// rewind).
     pub fn settle(&mut self, sequence: Sequence, is_acknowledged: bool) -> Option<u32> {

@@ -27,12 +27,48 @@ pub fn next_event(window: &[u8], boundary: Option<usize>) -> Option<Event> {
             Some(at) => (line_start + at + 1, false),
             None => (limit?, true),
         };
-        let content = line_start..content_end(window, line_start, line_end, is_partial);
+        let end = content_end(window, line_start, line_end, is_partial);
+        let content = line_start + leading_nuls(&window[line_start..end])..end;
         if !content.is_empty() {
             return Some(Event { content, end: line_end, is_partial });
         }
         line_start = line_end;
     }
+}
+
+/// NUL bytes before a line: a writer that kept its place in a truncated file leaves them (POSIX `write` past the end).
+pub fn leading_nuls(line: &[u8]) -> usize {
+    // Nearly no line has any.
+    if line.first() != Some(&0) { 0 } else { line.iter().position(|&b| b != 0).unwrap_or(line.len()) }
+}
+
+/// NUL bytes between lines that belong to no record: `start..end`, relative to the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    pub start: usize,
+    pub end: usize,
+}
+
+/// A run of NULs at a line's start of at least this length is a hole; a shorter one belongs to the line's record.
+pub const MIN_HOLE: u64 = 64 << 10;
+
+/// Finds the hole that the window begins with, blank lines aside. A hole that reaches the window's end may go on.
+pub fn hole(window: &[u8]) -> Option<Hole> {
+    // Nearly no window has any.
+    if !matches!(window.first(), Some(0 | b'\n' | b'\r')) {
+        return None;
+    }
+    let mut start = 0;
+    while let Some(rest) = window.get(start..) {
+        start += match rest {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => break,
+        };
+    }
+    let end = start + leading_nuls(&window[start..]);
+    let is_hole = end > start && (end == window.len() || (end - start) as u64 >= MIN_HOLE);
+    is_hole.then_some(Hole { start, end })
 }
 
 fn content_end(window: &[u8], start: usize, line_end: usize, is_partial: bool) -> usize {

@@ -85,3 +85,25 @@ proptest! {
         prop_assert_eq!(found.map(|e| (e.end, e.is_partial)), whole.map(|e| (e.end as u64, e.is_partial)));
     }
 }
+
+#[test]
+fn nul_bytes_before_a_line_are_no_content() {
+    let event = next_event(b"\n\0\0\0one\n", None).unwrap();
+    assert_eq!((event.content, event.end), (4..7, 8));
+    assert_eq!(next_event(b"\0\0\n", None), None);
+    let event = next_event(b"a\0b\n", None).unwrap();
+    assert_eq!(event.content, 0..3);
+}
+
+#[test]
+fn a_hole_is_a_long_run_of_nul_bytes_at_the_start_of_a_line() {
+    let long = vec![0; MIN_HOLE as usize];
+    let with = |parts: &[&[u8]]| hole(&parts.concat());
+    assert_eq!(with(&[&long, b"x"]), Some(Hole { start: 0, end: long.len() }));
+    assert_eq!(with(&[b"\r\n\n", &long, b"x"]), Some(Hole { start: 3, end: 3 + long.len() }));
+    assert_eq!(with(&[&long[1..], b"x"]), None);
+    // It may go on behind the window.
+    assert_eq!(with(&[b"\n\0"]), Some(Hole { start: 1, end: 2 }));
+    assert_eq!(with(&[b"x", &long]), None);
+    assert_eq!(with(&[b"\n\n"]), None);
+}

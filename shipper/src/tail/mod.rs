@@ -49,6 +49,8 @@ pub struct Settings {
     pub host_name: String,
     /// Largest record in bytes.
     pub max_record: usize,
+    /// Events whose record would be larger are given up, not cut.
+    pub drops_oversize: bool,
     /// Bytes handed to the producer and not acknowledged, at most.
     pub max_inflight: u64,
     /// Bytes of a file that one turn looks at.

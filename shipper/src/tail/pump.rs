@@ -3,9 +3,10 @@
 use std::io;
 
 use millrace_common::record::{CoveredBytes, RecordId};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::send::Record;
+use super::source::HoleSearch;
 use super::{Now, Tailer};
 use crate::checkpoint::row::{Guard, Print};
 use crate::checkpoint::store::Store;
@@ -62,7 +63,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let Some(file) = &source.file else { return Stop::Held };
         let guard = source.guard;
-        let wanted = if source.long.is_some() { guard.length as usize } else { buffer.len() };
+        let is_searching = source.long.is_some() || source.hole.is_some();
+        let wanted = if is_searching { guard.length as usize } else { buffer.len() };
         let num_read = match self.files.read_at(file, &mut buffer[..wanted], guard.start()) {
             Ok(num_read) => num_read,
             Err(cause) => return self.read_failed(slot, &cause, now),
@@ -78,7 +80,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             }
             None => true,
         };
-        let is_begun = guard.start() == 0 && source.long.is_none();
+        let is_begun = guard.start() == 0 && !is_searching;
         let has_prefix = !is_begun || source.prefix.matches(&buffer[..num_read]);
         if !is_same || !has_prefix || !guard.matches(&buffer[..num_read]) {
             self.replace_generation(slot, now);
@@ -101,6 +103,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if source.prefix.length < Print::MAX_LENGTH as u32 && guard.start() == 0 {
             source.prefix = Print::of(&buffer[..num_read]);
         }
+        if source.hole.is_some() {
+            return self.pump_hole(slot, buffer, now);
+        }
         if source.long.is_some() {
             return self.pump_long(slot, partition, buffer, now);
         }
@@ -113,9 +118,22 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let window = &bytes[source.guard.length as usize..];
         let (base, id) = (source.covered, source.id);
         let mut at = 0;
+        let mut open_hole = None;
         let stop = loop {
             let Some(source) = self.sources[slot].as_ref() else { return Stop::Held };
             let position = base + at as u64;
+            match frame::hole(&window[at..]) {
+                Some(hole) if at + hole.end < window.len() => {
+                    self.skip_hole(slot, position + hole.start as u64, position + hole.end as u64);
+                    at += hole.end;
+                    continue;
+                }
+                Some(hole) => {
+                    open_hole = Some(position + hole.start as u64);
+                    break None;
+                }
+                None => {}
+            }
             let boundary = source.next_boundary(position).map(|b| (b - position) as usize);
             let Some(event) = frame::next_event(&window[at..], boundary) else { break None };
             let covered = &window[at..at + event.end];
@@ -137,12 +155,21 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
         if is_full {
-            if at == 0 {
+            let end = base + window.len() as u64;
+            if at == 0
+                && let Some(start) = open_hole
+            {
+                if source.hole_size == Some(source.size) {
+                    source.read_end = source.size;
+                    return Stop::AtEnd;
+                }
+                source.hole = Some(HoleSearch { start, searched: end });
+            } else if at == 0 {
                 source.long = Some(LongSearch::new(base));
             }
             return Stop::More;
         }
-        let has_unfinished = frame::unfinished_line(&window[at..]).is_some();
+        let has_unfinished = open_hole.is_none() && frame::unfinished_line(&window[at..]).is_some();
         source.read_end = base + window.len() as u64;
         source.unfinished = has_unfinished.then_some(source.read_end);
         source.ahead = source.unfinished.map(|end| Guard::new(end, &window[at..])).or(source.ahead);
@@ -160,6 +187,50 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             source.ahead = source.ahead.filter(|ahead| ahead.position > position);
             source.unfinished = None;
         }
+    }
+
+    /// Looks for the end of a run of NULs that does not fit into a window. One that reaches the end of the file is left
+    /// alone: space set aside, to be written to.
+    fn pump_hole(&mut self, slot: usize, buffer: &mut [u8], now: Now) -> Stop {
+        /// Windows of one turn: they are quickly looked through.
+        const MAX_WINDOWS: usize = 64;
+        for _ in 0..MAX_WINDOWS {
+            let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
+            let (Some(search), Some(file)) = (source.hole, &source.file) else { return Stop::More };
+            let num_read = match self.files.read_at(file, buffer, search.searched) {
+                Ok(num_read) => num_read,
+                Err(cause) => return self.read_failed(slot, &cause, now),
+            };
+            let num_nuls = frame::leading_nuls(&buffer[..num_read]);
+            let searched = search.searched + num_nuls as u64;
+            source.size = source.size.max(searched);
+            source.hole = Some(HoleSearch { searched, ..search });
+            if num_nuls < num_read {
+                source.hole = None;
+                if searched - search.start < frame::MIN_HOLE {
+                    source.long = Some(LongSearch::new(source.covered));
+                } else {
+                    self.skip_hole(slot, search.start, searched);
+                    self.advance(slot, searched, &[0; Guard::MAX_LENGTH]);
+                }
+                return Stop::More;
+            }
+            if num_read < buffer.len() {
+                source.hole = None;
+                source.hole_size = Some(source.size);
+                source.read_end = searched;
+                return Stop::AtEnd;
+            }
+        }
+        Stop::More
+    }
+
+    fn skip_hole(&mut self, slot: usize, start: u64, end: u64) {
+        let Some(source) = self.sources[slot].as_mut() else { return };
+        info!(path = %source.current_path.display(), start, end, bytes = end - start, "NUL bytes between lines skipped");
+        source.ledger.skipped(end);
+        self.stats.nul_bytes_skipped += end - start;
+        self.is_dirty = true;
     }
 
     /// Looks for the end of an event that does not fit into a window.
@@ -248,6 +319,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 content.pop();
             }
         }
+        content.drain(..frame::leading_nuls(&content));
         if !self.is_untorn(slot, covered, &first) {
             return Err(Stop::More);
         }

@@ -49,6 +49,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             wrapper: record.wrapper,
         };
         let flags = self.encoders[source.input].encode(line, &source.own, &mut self.value);
+        if flags.contains(Flags::TRUNCATED) && self.settings.drops_oversize {
+            self.drop_too_large(slot, record.id.range);
+            return Ok(());
+        }
         let key = record.id.encode();
         let num_bytes = (key.len() + self.value.len()) as u32 + MESSAGE_OVERHEAD;
         // The ledger entry is made after the producer took the record, and the token names the entry it will get.
@@ -77,6 +81,19 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.stats.truncated_events += u64::from(flags.contains(Flags::TRUNCATED));
         self.stats.invalid_utf8_events += u64::from(flags.contains(Flags::INVALID_UTF8));
         Ok(())
+    }
+
+    fn drop_too_large(&mut self, slot: usize, range: CoveredRange) {
+        let Some(source) = self.sources[slot].as_mut() else { return };
+        source.ledger.skipped(range.end());
+        // What is read a second time was counted.
+        if range.end() > source.dropped_until {
+            source.dropped_until = range.end();
+            let path = source.path.clone();
+            *self.stats.dropped_events.entry("too_large").or_default() += 1;
+            self.lost("too_large", &path, range.start, range.end());
+        }
+        self.is_dirty = true;
     }
 
     /// A record was refused or failed: the source stops and goes back to it after a pause.

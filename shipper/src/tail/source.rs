@@ -64,12 +64,18 @@ pub struct Source<F> {
     /// No record that starts at or after this position was produced, in this or an earlier process.
     pub stamped_until: u64,
     pub long: Option<LongSearch>,
+    /// A run of NULs whose end is looked for.
+    pub hole: Option<HoleSearch>,
+    /// The size that the file had when a run of NULs was seen to reach its end.
+    pub hole_size: Option<u64>,
     /// Where an unfinished last line ends, if there is one.
     pub unfinished: Option<u64>,
     pub own: OwnFields,
     pub partition: Option<i32>,
     /// Records are cut to this size: the setting, or less where the topic refused more.
     pub max_record: usize,
+    /// No event that ends behind this position was dropped.
+    pub dropped_until: u64,
     /// When the file last grew.
     pub grown_at: Duration,
     pub last_seen_ms: i64,
@@ -78,6 +84,14 @@ pub struct Source<F> {
     pub waits_for: Option<u64>,
     pub delays: Delays,
     pub retry_at: Option<Duration>,
+}
+
+/// A run of NULs, so far.
+#[derive(Clone, Copy, Debug)]
+pub struct HoleSearch {
+    pub start: u64,
+    /// Nothing but NULs stands between `start` and here.
+    pub searched: u64,
 }
 
 /// Whether a record may be produced now.
@@ -162,6 +176,7 @@ impl<F> Source<F> {
         self.covered = position;
         self.guard = Guard::new(position, before);
         self.long = None;
+        self.hole = None;
         self.unfinished = None;
     }
 

@@ -10,6 +10,10 @@ pub struct Stats {
     pub acked_bytes: u64,
     pub truncated_events: u64,
     pub invalid_utf8_events: u64,
+    /// Events given up, by reason.
+    pub dropped_events: BTreeMap<&'static str, u64>,
+    /// Bytes of holes between lines.
+    pub nul_bytes_skipped: u64,
     /// Bytes given up, by reason.
     pub lost_bytes: BTreeMap<&'static str, u64>,
     pub rotations: BTreeMap<&'static str, u64>,

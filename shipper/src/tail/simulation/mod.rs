@@ -55,6 +55,7 @@ fn settings() -> Settings {
         host_id: "host".into(),
         host_name: "host".into(),
         max_record: 4096,
+        drops_oversize: false,
         max_inflight: 3000,
         window: WINDOW,
         checkpoint_interval: Duration::from_secs(1),
