@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use encoding_rs::Encoding;
 use millrace_common::config::{self, ByteSize, Draft, Faults, HumanDuration, Setting};
 use millrace_common::kafka::{self, Options, Role};
 use millrace_common::telemetry::admin;
@@ -50,6 +51,8 @@ struct RawInput {
     exclude: Vec<String>,
     #[serde(default)]
     format: Format,
+    /// Character encoding, by a label of the WHATWG standard: `euc-kr`, `shift_jis`, `windows-1252`, … Records are UTF-8.
+    encoding: Option<String>,
     /// Fields to add to every record, by dotted name. They win over the line's own.
     #[serde(default)]
     fields: BTreeMap<String, FieldValue>,
@@ -287,7 +290,8 @@ fn check(raw: Raw, faults: &mut Faults) -> Config {
             faults.at(&format!("inputs[{i}].id")).add(format!("`{id}` is the name of another input too"), remedy);
         }
         patterns.extend(check_patterns(i, &input, faults));
-        inputs.push(InputSettings { id, format: input.format, fields: check_fields(i, &input, faults) });
+        let encoding = check_encoding(i, &input, faults);
+        inputs.push(InputSettings { id, format: input.format, encoding, fields: check_fields(i, &input, faults) });
     }
     for fault in kafka::check(Role::Producer, &raw.kafka.brokers, &raw.kafka.options) {
         faults.at(&format!("kafka.{}", fault.path)).add(fault.what, fault.remedy);
@@ -341,6 +345,25 @@ fn check_patterns(i: usize, input: &RawInput, faults: &mut Faults) -> Option<Pat
         }
     }
     None
+}
+
+fn check_encoding(i: usize, input: &RawInput, faults: &mut Faults) -> &'static Encoding {
+    let Some(label) = &input.encoding else { return encoding_rs::UTF_8 };
+    let path = format!("inputs[{i}].encoding");
+    match Encoding::for_label_no_replacement(label.as_bytes()) {
+        Some(encoding) if encoding == encoding_rs::UTF_16LE || encoding == encoding_rs::UTF_16BE => {
+            let remedy = "have the application write UTF-8, or one of the encodings that keep line ends as they are";
+            faults.at(&path).add("UTF-16 is not read yet", remedy);
+            encoding
+        }
+        Some(encoding) => encoding,
+        None => {
+            let remedy =
+                "use a label of the WHATWG standard, for example utf-8, euc-kr, shift_jis, gb18030, windows-1252";
+            faults.at(&path).add(format!("`{label}` is not an encoding"), remedy);
+            encoding_rs::UTF_8
+        }
+    }
 }
 
 fn check_fields(i: usize, input: &RawInput, faults: &mut Faults) -> Vec<Field> {
@@ -413,6 +436,15 @@ mod tests {
             let found = text.lines().any(|l| l.starts_with(&format!("shipper.yaml:{place}")) && l.contains(part));
             assert!(found, "{place} {part} in\n{text}");
         }
+    }
+
+    #[test]
+    fn an_encoding_is_known_and_keeps_line_ends() {
+        let with = |label: &str| GOOD.replace("{paths", &format!("{{encoding: {label}, paths"));
+        let config = load("shipper.yaml", &with("EUC-KR"), &[], &|_| None).unwrap();
+        assert_eq!(config.inputs[0].encoding, encoding_rs::EUC_KR);
+        assert!(faults(&with("klingon")).contains("`klingon` is not an encoding"));
+        assert!(faults(&with("utf-16")).contains("UTF-16 is not read yet"));
     }
 
     #[test]

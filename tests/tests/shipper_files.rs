@@ -559,3 +559,19 @@ fn t28_preallocated_file_is_read_as_it_fills() -> Result<()> {
     shipper.stop()?;
     rig.check_sent_once()
 }
+
+#[test]
+fn lines_of_another_encoding_arrive_as_utf_8() -> Result<()> {
+    let mut rig = Rig::new("euc-kr", 1)?;
+    rig.set("inputs.0.encoding", "euc-kr");
+    // KS X 1001 row 16, cells 1 to 3.
+    rig.append("app.log", b"\xb0\xa1 \xb0\xa2 \xb0\xa3\r\n\xb0\xa1")?;
+    let mut shipper = rig.start()?;
+    rig.wait_for_records(1)?;
+    rig.append("app.log", b"\xb0\xa2\n")?;
+    rig.wait_for_records(2)?;
+    shipper.stop()?;
+    let messages = messages_by_path(&rig.records()?)?;
+    assert_eq!(messages[&rig.path("app.log")], ["가 각 간", "가각"]);
+    Ok(())
+}

@@ -6,6 +6,7 @@ pub mod timestamp;
 
 use std::borrow::Cow;
 
+use encoding_rs::Encoding;
 use millrace_common::json::{self, Parser};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -97,26 +98,26 @@ pub struct Wrapper<'a> {
 pub struct Encoder {
     parser: Parser,
     format: Format,
+    /// Of the lines; `None` for UTF-8.
+    encoding: Option<&'static Encoding>,
 }
 
 impl Encoder {
     /// Deeper objects are shipped as text: no index takes them, and every consumer must be able to read a record.
     const MAX_DEPTH: usize = 500;
 
-    pub fn new(format: Format) -> Self {
-        Self { parser: Parser::with_max_depth(Self::MAX_DEPTH), format }
+    pub fn new(format: Format, encoding: &'static Encoding) -> Self {
+        let encoding = (encoding != encoding_rs::UTF_8).then_some(encoding);
+        Self { parser: Parser::with_max_depth(Self::MAX_DEPTH), format, encoding }
     }
 
     /// Replaces `out` with the record of `line` and returns all its flags. What would exceed `max_record` is cut.
     pub fn encode(&mut self, line: Line<'_>, own: &OwnFields, out: &mut Vec<u8>) -> Flags {
         let mut line = line;
-        let text = match std::str::from_utf8(line.content) {
-            Ok(text) => Cow::Borrowed(text),
-            Err(_) => {
-                line.flags |= Flags::INVALID_UTF8;
-                String::from_utf8_lossy(line.content)
-            }
-        };
+        let (text, is_valid) = self.decode(line.content);
+        if !is_valid {
+            line.flags |= Flags::INVALID_UTF8;
+        }
         out.clear();
         if self.format == Format::Json {
             let is_whole = !line.flags.contains(Flags::TRUNCATED) && !line.flags.contains(Flags::PARTIAL);
@@ -134,6 +135,18 @@ impl Encoder {
             line.flags |= Flags::NOT_JSON;
         }
         self.encode_text(&text, line, own, out)
+    }
+
+    /// The text of a line, with U+FFFD for what its encoding does not know, and whether it knew all.
+    fn decode<'a>(&self, content: &'a [u8]) -> (Cow<'a, str>, bool) {
+        if let Some(encoding) = self.encoding {
+            let (text, has_errors) = encoding.decode_without_bom_handling(content);
+            return (text, !has_errors);
+        }
+        match std::str::from_utf8(content) {
+            Ok(text) => (Cow::Borrowed(text), true),
+            Err(_) => (String::from_utf8_lossy(content), false),
+        }
     }
 
     fn encode_text(&self, text: &str, line: Line<'_>, own: &OwnFields, out: &mut Vec<u8>) -> Flags {

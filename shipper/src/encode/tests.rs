@@ -19,7 +19,7 @@ fn encode(format: Format, content: &[u8], own: &OwnFields) -> (String, Flags) {
     let mut out = Vec::new();
     let line =
         Line { content, offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: 900 * 1024, wrapper: None };
-    let flags = Encoder::new(format).encode(line, own, &mut out);
+    let flags = Encoder::new(format, encoding_rs::UTF_8).encode(line, own, &mut out);
     (String::from_utf8(out).unwrap(), flags)
 }
 
@@ -32,6 +32,25 @@ fn check(line: &str, fields: &[(&str, Value, bool)], expected: &str) {
 const TIME: &str = r#""@timestamp":"2025-11-23T06:30:17.123Z""#;
 const OWN: &str =
     r#""host":{"name":"web-1"},"log":{"file":{"path":"/var/log/app.log"},"offset":77,"source":"0000000000000abc"}"#;
+
+fn encode_from(encoding: &'static Encoding, format: Format, content: &[u8]) -> (Value, Flags) {
+    let mut out = Vec::new();
+    let line =
+        Line { content, offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: 900 * 1024, wrapper: None };
+    let flags = Encoder::new(format, encoding).encode(line, &own(&[]), &mut out);
+    (serde_json::from_slice(&out).unwrap(), flags)
+}
+
+#[test]
+fn other_encodings_become_utf_8() {
+    // The bytes of CP949 for these syllables, the last of which EUC-KR proper does not have.
+    let (record, flags) = encode_from(encoding_rs::EUC_KR, Format::Text, b"\xb0\xa1\xb3\xaa \x8c\x63");
+    assert_eq!((record["message"].as_str(), flags), (Some("가나 똠"), Flags::NONE));
+    let (record, flags) = encode_from(encoding_rs::EUC_KR, Format::Json, b"{\"user\":\"\xb0\xa1\"}");
+    assert_eq!((record["user"].as_str(), flags), (Some("가"), Flags::NONE));
+    let (record, flags) = encode_from(encoding_rs::EUC_KR, Format::Text, b"a\xff b");
+    assert_eq!((record["message"].as_str(), flags), (Some("a\u{fffd} b"), Flags::INVALID_UTF8));
+}
 
 #[test]
 fn text_becomes_the_message() {
@@ -173,7 +192,7 @@ proptest! {
         let format = if json { Format::Json } else { Format::Text };
         let mut out = Vec::new();
         let line = Line { content: line.as_bytes(), offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: limit, wrapper: None };
-        let flags = Encoder::new(format).encode(line, &own(&[]), &mut out);
+        let flags = Encoder::new(format, encoding_rs::UTF_8).encode(line, &own(&[]), &mut out);
         prop_assert!(out.len() <= limit, "{} > {limit}", out.len());
         let record: Value = serde_json::from_slice(&out).unwrap();
         if !flags.contains(Flags::TRUNCATED) {

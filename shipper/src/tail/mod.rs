@@ -39,6 +39,7 @@ pub struct Now {
 pub struct InputSettings {
     pub id: String,
     pub format: Format,
+    pub encoding: &'static encoding_rs::Encoding,
     pub fields: Vec<Field>,
 }
 
@@ -113,7 +114,7 @@ fn of_token(token: usize) -> (usize, Sequence) {
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// `rows` are those of the last checkpoint.
     pub fn new(settings: Settings, files: F, broker: B, store: S, rows: Vec<Row>, num_corrupt: u64) -> Self {
-        let encoders = settings.inputs.iter().map(|input| Encoder::new(input.format)).collect();
+        let encoders = settings.inputs.iter().map(|input| Encoder::new(input.format, input.encoding)).collect();
         let buffer = vec![0; settings.window];
         Self {
             settings,

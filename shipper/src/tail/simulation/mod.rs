@@ -51,7 +51,12 @@ const FIRST_HOUR_MS: i64 = 490_000 * 3_600_000;
 
 fn settings() -> Settings {
     Settings {
-        inputs: vec![InputSettings { id: "app".into(), format: Format::Text, fields: vec![] }],
+        inputs: vec![InputSettings {
+            id: "app".into(),
+            format: Format::Text,
+            encoding: encoding_rs::UTF_8,
+            fields: vec![],
+        }],
         host_id: "host".into(),
         host_name: "host".into(),
         max_record: 4096,
