@@ -1,0 +1,112 @@
+//! The shipper's settings: as written, and checked. Pure.
+
+mod raw;
+mod check;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use millrace_common::config::{self, Draft, Faults, Setting};
+use millrace_common::kafka::Options;
+
+pub use self::raw::{Drain, OnOversize, Partial};
+use crate::discover::scan::Patterns;
+use crate::tail::InputSettings;
+
+/// Checked settings.
+#[derive(Debug)]
+pub struct Config {
+    pub inputs: Vec<InputSettings>,
+    pub patterns: Vec<Patterns>,
+    pub brokers: Vec<String>,
+    pub topic: String,
+    pub options: Options,
+    pub memory: u64,
+    pub max_record: usize,
+    pub on_oversize: OnOversize,
+    pub rescan: Duration,
+    pub checkpoint: Duration,
+    pub partial_after: Duration,
+    pub rotate_wait: Duration,
+    pub close_unlisted: Duration,
+    pub drain: Drain,
+    pub partial: Partial,
+    pub deadline: Duration,
+    pub host_id: Option<String>,
+    pub host_name: Option<String>,
+    pub data_dir: PathBuf,
+    pub listen: String,
+}
+
+impl Config {
+    /// Bytes on their way to Kafka: half of what the process may use beyond its own needs.
+    pub fn max_inflight(&self) -> u64 {
+        self.memory / 4
+    }
+}
+
+/// Reads and checks a configuration. `name` is the file's name for messages, `text` is empty without a file.
+///
+/// # Errors
+/// All faults together.
+pub fn load(
+    name: &str,
+    text: &str,
+    settings: &[Setting],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Faults> {
+    let Draft { value, mut faults } = config::draft::<raw::Raw>(name, text, settings, env);
+    let checked = value.map(|raw| check::check(raw, &mut faults));
+    faults.finish(checked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> String {
+        load("shipper.yaml", text, &[], &|_| None).unwrap_err().to_string()
+    }
+
+    const GOOD: &str = "inputs: [{paths: [/var/log/*.log]}]\nkafka: {brokers: ['k:9092'], topic: logs}\ndata_dir: /d\n";
+
+    #[test]
+    fn the_simple_case_needs_three_settings() {
+        let config = load("shipper.yaml", GOOD, &[], &|_| None).unwrap();
+        assert_eq!((config.memory, config.max_record, config.inputs[0].id.as_str()), (32 << 20, 900 << 10, "input-0"));
+        let flags = [
+            Setting::list("PATHS", "inputs[0].paths", ["/a.log"]),
+            Setting::list("--brokers", "kafka.brokers", ["k:9092"]),
+            Setting::one("--topic", "kafka.topic", "logs"),
+            Setting::one("--data-dir", "data_dir", "/d"),
+        ];
+        assert_eq!(load("command line", "", &flags, &|_| None).unwrap().topic, "logs");
+    }
+
+    #[test]
+    fn all_faults_come_together_with_their_places() {
+        let text = "inputs:\n  - paths: ['var/x']\n    formt: json\n    fields: {log.offset: 1}\nkafka:\n  brokers: [k]\n  topic: 'a b'\n  options: {acks: 0}\ndata_dir: /d\n";
+        let text = faults(text);
+        for (place, part) in
+            [("2:13", "absolute"), ("3:5", "format"), ("4:5", "log.offset"), ("7:10", "topic"), ("8:", "acks")]
+        {
+            let found = text.lines().any(|l| l.starts_with(&format!("shipper.yaml:{place}")) && l.contains(part));
+            assert!(found, "{place} {part} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn an_encoding_is_known_and_keeps_line_ends() {
+        let with = |label: &str| GOOD.replace("{paths", &format!("{{encoding: {label}, paths"));
+        let config = load("shipper.yaml", &with("EUC-KR"), &[], &|_| None).unwrap();
+        assert_eq!(config.inputs[0].encoding, encoding_rs::EUC_KR);
+        assert!(faults(&with("klingon")).contains("`klingon` is not an encoding"));
+        assert!(faults(&with("utf-16")).contains("UTF-16 is not read yet"));
+    }
+
+    #[test]
+    fn a_record_must_fit_into_memory() {
+        assert!(faults(&format!("{GOOD}limits: {{memory: 8MiB, max_record: 4MiB}}\n")).contains("an eighth"));
+        assert!(faults(&format!("{GOOD}limits: {{memory: 1MiB}}\n")).contains("at least 8MiB"));
+    }
+}

@@ -1,0 +1,223 @@
+//! The settings as they are written.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use millrace_common::config::{ByteSize, HumanDuration};
+use millrace_common::kafka::Options;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::encode::Format;
+
+/// Settings of the shipper.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    /// Files to tail.
+    #[serde(default)]
+    pub(super) inputs: Vec<RawInput>,
+    pub(super) kafka: RawKafka,
+    #[serde(default)]
+    pub(super) limits: RawLimits,
+    #[serde(default)]
+    pub(super) files: RawFiles,
+    #[serde(default)]
+    pub(super) shutdown: RawShutdown,
+    #[serde(default)]
+    pub(super) host: RawHost,
+    /// Folder of the checkpoint. It must survive a restart.
+    pub(super) data_dir: PathBuf,
+    #[serde(default)]
+    pub(super) admin: RawAdmin,
+}
+
+/// Files of one kind.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawInput {
+    /// Name of the input, for status and logs.
+    pub(super) id: Option<String>,
+    /// Absolute patterns: `*` and `?` stay within a folder, `**` crosses folders.
+    pub(super) paths: Vec<String>,
+    /// Patterns of paths or names to leave out.
+    #[serde(default)]
+    pub(super) exclude: Vec<String>,
+    #[serde(default)]
+    pub(super) format: Format,
+    /// Character encoding, by a label of the WHATWG standard: `euc-kr`, `shift_jis`, `windows-1252`, … Records are UTF-8.
+    pub(super) encoding: Option<String>,
+    /// Fields to add to every record, by dotted name. They win over the line's own.
+    #[serde(default)]
+    pub(super) fields: BTreeMap<String, FieldValue>,
+    /// Whether `fields` win over fields of the line.
+    #[serde(default = "yes")]
+    pub(super) overwrite: bool,
+}
+
+/// A constant in `fields`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum FieldValue {
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+    Text(String),
+    List(Vec<String>),
+    /// `service: {name: x}` is the same as `service.name: x`.
+    Object(BTreeMap<String, FieldValue>),
+}
+
+impl FieldValue {
+    pub(super) fn flatten(&self, path: &str, out: &mut Vec<(String, serde_json::Value)>) {
+        let value = match self {
+            Self::Bool(value) => (*value).into(),
+            Self::Integer(value) => (*value).into(),
+            Self::Float(value) => (*value).into(),
+            Self::Text(value) => value.as_str().into(),
+            Self::List(values) => values.clone().into(),
+            Self::Object(members) => {
+                for (name, member) in members {
+                    member.flatten(&format!("{path}.{name}"), out);
+                }
+                return;
+            }
+        };
+        out.push((path.to_owned(), value));
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKafka {
+    /// Bootstrap servers, `host:port`.
+    pub(super) brokers: Vec<String>,
+    pub(super) topic: String,
+    /// librdkafka options by name. Those that would break delivery are refused.
+    #[serde(default)]
+    pub(super) options: Options,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLimits {
+    /// Memory of the whole process. A quarter of it holds records on their way.
+    pub(super) memory: ByteSize,
+    /// Largest record. What becomes of a longer line says `on_oversize`.
+    pub(super) max_record: ByteSize,
+    pub(super) on_oversize: OnOversize,
+}
+
+/// What becomes of an event whose record would be too large.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnOversize {
+    /// Its message is cut and flagged.
+    #[default]
+    Truncate,
+    /// It is given up, counted and logged with its path and range.
+    Drop,
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self {
+            memory: ByteSize::new(32 << 20),
+            max_record: ByteSize::new(900 << 10),
+            on_oversize: OnOversize::default(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawFiles {
+    /// How often all patterns are walked, besides when the kernel tells of a change.
+    pub(super) rescan: HumanDuration,
+    /// How often the checkpoint is saved while positions move.
+    pub(super) checkpoint: HumanDuration,
+    /// Age at which an unterminated last line is sent (text only).
+    pub(super) partial_after: HumanDuration,
+    /// How long a renamed or deleted file must be quiet before its last line is sent and it is let go.
+    pub(super) rotate_wait: HumanDuration,
+    /// How long a file renamed out of the patterns is kept open without growing.
+    pub(super) close_unlisted: HumanDuration,
+}
+
+impl Default for RawFiles {
+    fn default() -> Self {
+        let seconds = |s| HumanDuration::new(Duration::from_secs(s));
+        Self {
+            rescan: seconds(10),
+            checkpoint: seconds(1),
+            partial_after: seconds(300),
+            rotate_wait: seconds(5),
+            close_unlisted: seconds(300),
+        }
+    }
+}
+
+/// What to do with files on SIGTERM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Drain {
+    /// Read every file to its end.
+    #[default]
+    Eof,
+    /// Stop reading; deliver what was read.
+    None,
+}
+
+/// What to do with an unterminated last line on SIGTERM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Partial {
+    /// Leave it for the next start.
+    #[default]
+    Hold,
+    /// Send it as it is.
+    Send,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawShutdown {
+    pub(super) drain: Drain,
+    pub(super) partial: Partial,
+    pub(super) deadline: HumanDuration,
+}
+
+impl Default for RawShutdown {
+    fn default() -> Self {
+        let deadline = HumanDuration::new(Duration::from_secs(25));
+        Self { drain: Drain::default(), partial: Partial::default(), deadline }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawHost {
+    /// Part of every record id. Default: machine id and host name, stored at first start. Set it to the node name or the pod UID
+    /// where files outlive the container.
+    pub(super) id: Option<String>,
+    /// `host.name` of the records. Default: the host name.
+    pub(super) name: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawAdmin {
+    /// Address of `/livez`, `/readyz`, `/metrics` and `/status`.
+    pub(super) listen: String,
+}
+
+impl Default for RawAdmin {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9640".to_owned() }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
