@@ -11,7 +11,8 @@ use super::{Now, Tailer};
 use crate::checkpoint::row::{Guard, Print};
 use crate::checkpoint::store::Store;
 use crate::encode::Flags;
-use crate::frame::{self, LongEnd, LongSearch};
+use crate::frame::lines::LineEnd;
+use crate::frame::plain::{self, LongEnd, LongSearch};
 use crate::produce::Broker;
 use crate::read::FileSystem;
 
@@ -122,7 +123,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let stop = loop {
             let Some(source) = self.sources[slot].as_ref() else { return Stop::Held };
             let position = base + at as u64;
-            match frame::hole(&window[at..]) {
+            match plain::hole(&window[at..]) {
                 Some(hole) if at + hole.end < window.len() => {
                     self.skip_hole(slot, position + hole.start as u64, position + hole.end as u64);
                     at += hole.end;
@@ -135,7 +136,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 None => {}
             }
             let boundary = source.next_boundary(position).map(|b| (b - position) as usize);
-            let Some(event) = frame::next_event(&window[at..], boundary) else { break None };
+            let Some(event) = plain::next_event(&window[at..], boundary) else { break None };
             let covered = &window[at..at + event.end];
             let record = Record {
                 id: RecordId::of(id, position, covered),
@@ -165,11 +166,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 }
                 source.hole = Some(HoleSearch { start, searched: end });
             } else if at == 0 {
-                source.long = Some(LongSearch::new(base));
+                source.long = Some(LongSearch::new(base, LineEnd::Lf));
             }
             return Stop::More;
         }
-        let has_unfinished = open_hole.is_none() && frame::unfinished_line(&window[at..]).is_some();
+        let has_unfinished = open_hole.is_none() && plain::unfinished_line(&window[at..]).is_some();
         source.read_end = base + window.len() as u64;
         source.unfinished = has_unfinished.then_some(source.read_end);
         source.ahead = source.unfinished.map(|end| Guard::new(end, &window[at..])).or(source.ahead);
@@ -201,14 +202,14 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 Ok(num_read) => num_read,
                 Err(cause) => return self.read_failed(slot, &cause, now),
             };
-            let num_nuls = frame::leading_nuls(&buffer[..num_read]);
+            let num_nuls = plain::leading_nuls(&buffer[..num_read]);
             let searched = search.searched + num_nuls as u64;
             source.size = source.size.max(searched);
             source.hole = Some(HoleSearch { searched, ..search });
             if num_nuls < num_read {
                 source.hole = None;
-                if searched - search.start < frame::MIN_HOLE {
-                    source.long = Some(LongSearch::new(source.covered));
+                if searched - search.start < plain::MIN_HOLE {
+                    source.long = Some(LongSearch::new(source.covered, LineEnd::Lf));
                 } else {
                     self.skip_hole(slot, search.start, searched);
                     self.advance(slot, searched, &[0; Guard::MAX_LENGTH]);
@@ -319,7 +320,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 content.pop();
             }
         }
-        content.drain(..frame::leading_nuls(&content));
+        content.drain(..plain::leading_nuls(&content));
         if !self.is_untorn(slot, covered, &first) {
             return Err(Stop::More);
         }

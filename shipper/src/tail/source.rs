@@ -9,7 +9,7 @@ use millrace_common::retry::Delays;
 use crate::checkpoint::ledger::PositionLedger;
 use crate::checkpoint::row::{Guard, HourNote, Print, Row};
 use crate::encode::own_fields::OwnFields;
-use crate::frame::LongSearch;
+use crate::frame::plain::LongSearch;
 use crate::read::Identity;
 
 /// What became of the file.
