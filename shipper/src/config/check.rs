@@ -1,12 +1,13 @@
 //! From settings as written to checked ones, every fault at once.
 
-use encoding_rs::Encoding;
+use std::sync::Arc;
+
 use millrace_common::config::Faults;
 use millrace_common::kafka::{self, Role};
 use millrace_common::telemetry::admin;
 
-use super::Config;
 use super::raw::{Raw, RawInput, RawLimits};
+use super::{Config, framing};
 use crate::discover::scan::{PatternError, Patterns};
 use crate::encode::own_fields::{self, Field};
 use crate::tail::InputSettings;
@@ -27,8 +28,9 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
             faults.at(&format!("inputs[{i}].id")).add(format!("`{id}` is the name of another input too"), remedy);
         }
         patterns.extend(check_patterns(i, &input, faults));
-        let encoding = check_encoding(i, &input, faults);
-        inputs.push(InputSettings { id, format: input.format, encoding, fields: check_fields(i, &input, faults) });
+        let framing = Arc::new(framing::check(i, &input, raw.limits.memory.bytes(), faults));
+        let format = framing::content(&input);
+        inputs.push(InputSettings { id, format, framing, fields: check_fields(i, &input, faults) });
     }
     for fault in kafka::check(Role::Producer, &raw.kafka.brokers, &raw.kafka.options) {
         faults.at(&format!("kafka.{}", fault.path)).add(fault.what, fault.remedy);
@@ -82,25 +84,6 @@ fn check_patterns(i: usize, input: &RawInput, faults: &mut Faults) -> Option<Pat
         }
     }
     None
-}
-
-fn check_encoding(i: usize, input: &RawInput, faults: &mut Faults) -> &'static Encoding {
-    let Some(label) = &input.encoding else { return encoding_rs::UTF_8 };
-    let path = format!("inputs[{i}].encoding");
-    match Encoding::for_label_no_replacement(label.as_bytes()) {
-        Some(encoding) if encoding == encoding_rs::UTF_16LE || encoding == encoding_rs::UTF_16BE => {
-            let remedy = "have the application write UTF-8, or one of the encodings that keep line ends as they are";
-            faults.at(&path).add("UTF-16 is not read yet", remedy);
-            encoding
-        }
-        Some(encoding) => encoding,
-        None => {
-            let remedy =
-                "use a label of the WHATWG standard, for example utf-8, euc-kr, shift_jis, gb18030, windows-1252";
-            faults.at(&path).add(format!("`{label}` is not an encoding"), remedy);
-            encoding_rs::UTF_8
-        }
-    }
 }
 
 fn check_fields(i: usize, input: &RawInput, faults: &mut Faults) -> Vec<Field> {

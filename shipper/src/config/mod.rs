@@ -2,6 +2,7 @@
 
 mod raw;
 mod check;
+mod framing;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -99,9 +100,8 @@ mod tests {
     fn an_encoding_is_known_and_keeps_line_ends() {
         let with = |label: &str| GOOD.replace("{paths", &format!("{{encoding: {label}, paths"));
         let config = load("shipper.yaml", &with("EUC-KR"), &[], &|_| None).unwrap();
-        assert_eq!(config.inputs[0].encoding, encoding_rs::EUC_KR);
+        assert_eq!(config.inputs[0].framing.encoding, encoding_rs::EUC_KR);
         assert!(faults(&with("klingon")).contains("`klingon` is not an encoding"));
-        assert!(faults(&with("utf-16")).contains("UTF-16 is not read yet"));
     }
 
     #[test]

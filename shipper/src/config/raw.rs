@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::encode::Format;
+use crate::frame::multiline::Preset;
 
 /// Settings of the shipper.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -45,7 +46,20 @@ pub(super) struct RawInput {
     #[serde(default)]
     pub(super) exclude: Vec<String>,
     #[serde(default)]
-    pub(super) format: Format,
+    pub(super) format: InputFormat,
+    /// Of `cri` and `docker`: how the lines that the application wrote are read.
+    pub(super) content: Option<Format>,
+    /// Several lines that are one event.
+    pub(super) multiline: Option<RawMultiline>,
+    /// Regular expressions; with any, only events that match one of them are sent.
+    #[serde(default)]
+    pub(super) include_lines: Vec<String>,
+    /// Regular expressions; events that match one of them are not sent.
+    #[serde(default)]
+    pub(super) exclude_lines: Vec<String>,
+    /// What ends a line.
+    #[serde(default)]
+    pub(super) line_end: RawLineEnd,
     /// Character encoding, by a label of the WHATWG standard: `euc-kr`, `shift_jis`, `windows-1252`, … Records are UTF-8.
     pub(super) encoding: Option<String>,
     /// Fields to add to every record, by dotted name. They win over the line's own.
@@ -54,6 +68,45 @@ pub(super) struct RawInput {
     /// Whether `fields` win over fields of the line.
     #[serde(default = "yes")]
     pub(super) overwrite: bool,
+}
+
+/// How the lines of a file are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum InputFormat {
+    /// The line is the message.
+    #[default]
+    Text,
+    /// The line is a JSON object whose fields stand at the top level; any other line is shipped as text.
+    Json,
+    /// Files of containerd and CRI-O; `content` tells what the application wrote.
+    Cri,
+    /// Files of Docker's `json-file` driver; `content` tells what the application wrote.
+    Docker,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawLineEnd {
+    /// A line feed, with or without a carriage return before it.
+    #[default]
+    Lf,
+    /// A carriage return alone.
+    Cr,
+}
+
+/// Either `start` or `preset`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMultiline {
+    /// Regular expression: a line that matches begins an event, any other goes on with the one before.
+    pub(super) start: Option<String>,
+    /// Stack traces of a language.
+    pub(super) preset: Option<Preset>,
+    /// An event that nothing was added to for so long is sent. Default: 2s.
+    pub(super) timeout: Option<HumanDuration>,
+    /// Bytes of the file that an event spans at most; what follows is an event of its own, flagged `split`. Default: 512KiB.
+    pub(super) max_bytes: Option<ByteSize>,
 }
 
 /// A constant in `fields`.

@@ -38,6 +38,11 @@ pub struct Resume {
 }
 
 impl Resume {
+    /// A position where no event is open.
+    pub fn at(covered: u64) -> Self {
+        Self { covered, open: Open::default() }
+    }
+
     /// Lines of a stream before this position are in records.
     fn floor(&self, open: u32) -> u64 {
         let num_open = self.open.iter().filter(|open| **open > 0).count() as u64;
@@ -208,11 +213,16 @@ impl Assembler {
         }
     }
 
-    /// The events that are open after [`Step::More`], as [`Resume::open`] of that position, and what they wait for.
-    pub fn waiting(&self) -> Option<(Open, Waiting)> {
-        let open = self.open_at(self.at);
-        let is_cut = self.groups.iter().any(|group| group.is_open && !group.is_whole);
-        (open != Open::default()).then_some((open, Waiting { is_cut }))
+    /// The events that are open after [`Step::More`], at the position that it names.
+    pub fn open(&self) -> Open {
+        self.open_at(self.at)
+    }
+
+    /// What they wait for, if there are any.
+    pub fn waiting(&self) -> Option<Waiting> {
+        let mut open = self.groups.iter().filter(|group| group.is_open).peekable();
+        open.peek()?;
+        Some(Waiting { is_cut: open.any(|group| !group.is_whole) })
     }
 
     fn open_at(&self, position: u64) -> Open {

@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use millrace_common::record::SourceId;
 use tracing::{info, warn};
 
-use super::source::{Fate, Source};
+use super::source::{Arrived, Fate, Rotation, Source};
 use super::{Now, Tailer};
 use crate::checkpoint::ledger::PositionLedger;
 use crate::checkpoint::row::{Guard, Print, Row};
 use crate::checkpoint::store::Store;
 use crate::discover::Found;
 use crate::encode::own_fields::{Origin, OwnFields};
+use crate::frame::assemble::Open;
 use crate::produce::Broker;
 use crate::read::{FileStat, FileSystem};
 
@@ -23,10 +24,17 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     pub fn apply_scan(&mut self, found: Vec<Found>, faults: &[(PathBuf, io::Error)], now: Now) {
         let mut listed: HashMap<usize, Vec<PathBuf>> = HashMap::new();
         let mut unreadable = std::mem::take(&mut self.unreadable);
+        let mut adopted = Vec::new();
         for found in found {
             let path = found.path.clone();
-            match self.by_identity.get(&found.stat.identity).copied().map_or_else(|| self.adopt(found, now), Ok) {
-                Ok(slot) => listed.entry(slot).or_default().push(path),
+            let known = self.by_identity.get(&found.stat.identity).copied();
+            match known.map_or_else(|| self.adopt(found, now), Ok) {
+                Ok(slot) => {
+                    if known.is_none() {
+                        adopted.push(slot);
+                    }
+                    listed.entry(slot).or_default().push(path);
+                }
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
                 Err(cause) => {
                     if !unreadable.contains(&path) {
@@ -51,6 +59,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 Some(paths) => self.note_listed(slot, paths, now),
                 None => self.note_unlisted(slot, now),
             }
+        }
+        for slot in adopted {
+            self.find_predecessor(slot);
         }
         self.is_scanned = true;
     }
@@ -154,7 +165,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.current_path = found.path;
         source.covered = row.acknowledged;
         source.covered_at_save = row.acknowledged;
-        source.ledger = PositionLedger::new(row.acknowledged);
+        source.ledger = PositionLedger::new(row.acknowledged, row.open);
+        source.open = row.open;
+        source.rotation.carry = row.carry.map(|carry| Arrived { carry, sequence: None });
+        source.rotation.carried = row.carried;
         source.guard = Guard::new(row.acknowledged, &before[..num_read]);
         source.ahead = (row.guard.position > row.acknowledged).then_some(row.guard);
         source.prefix = row.prefix;
@@ -208,10 +222,14 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             file: Some(file),
             fate: Fate::Listed,
             covered: 0,
+            open: Open::default(),
+            waiting: None,
+            wants_reach: false,
+            rotation: Rotation::default(),
             size: stat.size,
             last_look: (stat.size, stat.modified_ns),
             read_end: 0,
-            ledger: PositionLedger::new(0),
+            ledger: PositionLedger::new(0, Open::default()),
             prefix: Print::of(b""),
             guard: Guard::new(0, b""),
             ahead: None,

@@ -15,7 +15,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Whether every file was read to its end and everything read is acknowledged.
     pub fn is_drained(&self) -> bool {
         let is_idle = |s: &Source<F::File>| {
-            !s.is_queued && s.is_settled() && s.retry_at.is_none() && !(self.is_flushing && s.unfinished.is_some())
+            let is_open = s.unfinished.is_some() || s.waiting.is_some();
+            !s.is_queued && s.is_settled() && s.retry_at.is_none() && !(self.is_flushing && is_open)
         };
         self.is_scanned && self.ready.is_empty() && self.sources.iter().flatten().all(is_idle)
     }

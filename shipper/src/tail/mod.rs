@@ -3,6 +3,8 @@
 
 mod adopt;
 mod pump;
+mod assembled;
+mod rotation;
 mod send;
 mod round;
 mod finish;
@@ -11,6 +13,7 @@ pub mod stats;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_common::retry::Delays;
@@ -19,10 +22,12 @@ use tracing::{info, warn};
 use self::source::{Fate, Source};
 use self::stats::{Gauges, Stats};
 use crate::checkpoint::ledger::Sequence;
-use crate::checkpoint::row::Row;
+use crate::checkpoint::row::{Guard, Row};
 use crate::checkpoint::store::Store;
 use crate::encode::own_fields::Field;
 use crate::encode::{Encoder, Format};
+use crate::frame::Framing;
+use crate::frame::assemble::Assembler;
 use crate::produce::{Broker, Delivery};
 use crate::read::{FileSystem, Identity};
 
@@ -39,7 +44,7 @@ pub struct Now {
 pub struct InputSettings {
     pub id: String,
     pub format: Format,
-    pub encoding: &'static encoding_rs::Encoding,
+    pub framing: Arc<Framing>,
     pub fields: Vec<Field>,
 }
 
@@ -67,12 +72,22 @@ pub struct Settings {
     pub max_absent: usize,
 }
 
+impl Settings {
+    /// Room for a window, or for the largest event and what another file has of it.
+    fn buffer_bytes(&self) -> usize {
+        let framings = self.inputs.iter().map(|input| &input.framing);
+        let reach = framings.filter(|framing| !framing.is_plain()).map(|framing| framing.reach()).max();
+        self.window.max(reach.unwrap_or(0) + Guard::MAX_LENGTH)
+    }
+}
+
 pub struct Tailer<F: FileSystem, B, S> {
     settings: Settings,
     files: F,
     broker: B,
     store: S,
     encoders: Vec<Encoder>,
+    assembler: Assembler,
     sources: Vec<Option<Source<F::File>>>,
     free: Vec<usize>,
     by_identity: HashMap<Identity, usize>,
@@ -114,14 +129,16 @@ fn of_token(token: usize) -> (usize, Sequence) {
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// `rows` are those of the last checkpoint.
     pub fn new(settings: Settings, files: F, broker: B, store: S, rows: Vec<Row>, num_corrupt: u64) -> Self {
-        let encoders = settings.inputs.iter().map(|input| Encoder::new(input.format, input.encoding)).collect();
-        let buffer = vec![0; settings.window];
+        let encoder = |input: &InputSettings| Encoder::new(input.format, input.framing.record_encoding());
+        let encoders = settings.inputs.iter().map(encoder).collect();
+        let buffer = vec![0; settings.buffer_bytes()];
         Self {
             settings,
             files,
             broker,
             store,
             encoders,
+            assembler: Assembler::default(),
             sources: Vec::new(),
             free: Vec::new(),
             by_identity: HashMap::new(),
@@ -181,9 +198,13 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 self.stats.acked_events += 1;
                 self.stats.acked_bytes += source.ledger.acknowledged() - before;
                 self.is_dirty = true;
+                let has_carry = source.rotation.carry.is_some();
                 if source.retry_at.is_none() && source.delays.num_attempts() > 0 {
                     source.delays.reset();
                     info!(path = %source.path.display(), "records are acknowledged again");
+                }
+                if has_carry {
+                    self.settle_carry(slot);
                 }
             }
             Some(code) => {
@@ -265,7 +286,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     fn remove(&mut self, slot: usize) -> Option<Source<F::File>> {
-        let source = self.sources[slot].take()?;
+        let mut source = self.sources[slot].take()?;
+        if let Some(arrived) = source.rotation.carry.take() {
+            self.give_back(arrived);
+        }
         if self.by_identity.get(&source.identity) == Some(&slot) {
             self.by_identity.remove(&source.identity);
         }

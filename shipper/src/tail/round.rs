@@ -26,7 +26,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                     source.size = source.size.max(stat.size);
                     source.grown_at = now.mono;
                     Self::enqueue(&mut self.ready, slot, source);
-                } else if stat.size > source.read_end {
+                } else if stat.size > source.read_end || source.rotation.waits() {
                     Self::enqueue(&mut self.ready, slot, source);
                 }
             }
@@ -43,24 +43,27 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Ends an unfinished last line by a noted boundary once it waited long enough.
     fn flush_unfinished(&mut self, slot: usize, now: Now) {
         let Some(source) = self.sources[slot].as_mut() else { return };
-        let Some(end) = source.unfinished else { return };
-        let is_text = self.settings.inputs[source.input].format == Format::Text;
-        let patience = match source.fate {
-            _ if self.is_flushing => Duration::ZERO,
-            // It was renamed to a name that a pattern matches too.
-            Fate::Listed if source.current_path != source.path => self.settings.rotate_wait,
-            Fate::Listed if is_text => self.settings.partial_after,
-            Fate::Listed => return,
-            Fate::Unlisted | Fate::Deleted | Fate::Replaced => self.settings.rotate_wait,
+        let input = &self.settings.inputs[source.input];
+        let is_at_its_path = source.fate == Fate::Listed && source.current_path == source.path;
+        let goes_on = source.rotation.followed_by.is_some();
+        let (end, patience) = match (source.unfinished, source.waiting) {
+            (Some(end), _) if !is_at_its_path => (end, self.settings.rotate_wait),
+            (Some(end), _) if input.format == Format::Text && input.framing.wrapping.is_none() => {
+                (end, self.settings.partial_after)
+            }
+            (Some(end), _) if self.is_flushing => (end, Duration::ZERO),
+            (None, Some((end, waiting))) if !waiting.is_cut => (end, input.framing.timeout()),
+            // The rest of the line comes in the next file, once something is written to it.
+            (None, Some((end, _))) if goes_on => (end, self.settings.partial_after),
+            (None, Some((end, _))) if !is_at_its_path => (end, self.settings.rotate_wait),
+            (None, Some((end, _))) if self.is_flushing => (end, Duration::ZERO),
+            _ => return,
         };
+        let patience = if self.is_flushing { Duration::ZERO } else { patience };
         if source.is_queued || source.waits_for.is_some() || now.mono < source.grown_at + patience {
             return;
         }
-        source.unfinished = None;
-        source.boundaries.push(end);
-        source.boundaries.sort_unstable();
-        source.boundaries.dedup();
-        self.wait_for_save(slot);
+        self.end_at(slot, end);
     }
 
     /// Lets go of a file that ended: nobody can write to it, or nobody did for long.
@@ -71,7 +74,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             Fate::Deleted => self.settings.rotate_wait,
             Fate::Unlisted => self.settings.close_unlisted,
         };
-        let is_read = !source.is_queued && source.unfinished.is_none() && source.is_settled();
+        let is_read =
+            !source.is_queued && source.unfinished.is_none() && source.waiting.is_none() && source.is_settled();
         if !is_read || source.retry_at.is_some() || now.mono < source.grown_at + patience {
             return;
         }

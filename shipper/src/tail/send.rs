@@ -10,6 +10,7 @@ use super::{Now, Tailer, token};
 use crate::checkpoint::row::Guard;
 use crate::checkpoint::store::Store;
 use crate::encode::{Flags, Line, Wrapper};
+use crate::frame::assemble::{Open, Resume};
 use crate::produce::{Broker, Outgoing, Refused};
 use crate::read::FileSystem;
 
@@ -26,6 +27,8 @@ pub(super) struct Record<'a> {
     pub offset: u64,
     pub flags: Flags,
     pub wrapper: Option<Wrapper<'a>>,
+    /// The events that are open where it ends.
+    pub open: Open,
 }
 
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
@@ -50,7 +53,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         };
         let flags = self.encoders[source.input].encode(line, &source.own, &mut self.value);
         if flags.contains(Flags::TRUNCATED) && self.settings.drops_oversize {
-            self.drop_too_large(slot, record.id.range);
+            self.drop_too_large(slot, record.id.range, record.open);
             return Ok(());
         }
         let key = record.id.encode();
@@ -71,7 +74,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 return Err(Stop::Held);
             }
         }
-        source.ledger.sent(end, num_bytes);
+        source.ledger.sent(Resume { covered: end, open: record.open }, num_bytes);
         source.stamped_until = source.stamped_until.max(end);
         if self.inflight_bytes == 0 {
             self.acked_at = now.mono;
@@ -83,9 +86,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         Ok(())
     }
 
-    fn drop_too_large(&mut self, slot: usize, range: CoveredRange) {
+    fn drop_too_large(&mut self, slot: usize, range: CoveredRange, open: Open) {
         let Some(source) = self.sources[slot].as_mut() else { return };
-        source.ledger.skipped(range.end());
+        source.ledger.skipped(Resume { covered: range.end(), open });
         // What is read a second time was counted.
         if range.end() > source.dropped_until {
             source.dropped_until = range.end();

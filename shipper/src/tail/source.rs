@@ -6,9 +6,10 @@ use std::time::Duration;
 use millrace_common::record::SourceId;
 use millrace_common::retry::Delays;
 
-use crate::checkpoint::ledger::PositionLedger;
-use crate::checkpoint::row::{Guard, HourNote, Print, Row};
+use crate::checkpoint::ledger::{PositionLedger, Sequence};
+use crate::checkpoint::row::{Carried, Carry, Guard, HourNote, Print, Row};
 use crate::encode::own_fields::OwnFields;
+use crate::frame::assemble::{Open, Waiting};
 use crate::frame::plain::LongSearch;
 use crate::read::Identity;
 
@@ -38,6 +39,13 @@ pub struct Source<F> {
     pub fate: Fate,
     /// End of the last record handed to the producer: the next one covers from here.
     pub covered: u64,
+    /// The events that are open there.
+    pub open: Open,
+    /// The events that are open at the end of the file, which is at this position.
+    pub waiting: Option<(u64, Waiting)>,
+    /// No event ends within a usual window: the next one must be larger.
+    pub wants_reach: bool,
+    pub rotation: Rotation,
     /// The most bytes that the file was seen to have.
     pub size: u64,
     /// Size and time of modification when it was last examined. The time tells of a rewrite to the same size.
@@ -84,6 +92,36 @@ pub struct Source<F> {
     pub waits_for: Option<u64>,
     pub delays: Delays,
     pub retry_at: Option<Duration>,
+}
+
+/// How events go on from one file to the next.
+#[derive(Debug, Default)]
+pub struct Rotation {
+    /// The file that stood at this one's path before. Until it is known whether its last events go on here, nothing is
+    /// sent.
+    pub follows: Option<SourceId>,
+    /// The slot of a source that waits for this one's end.
+    pub followed_by: Option<usize>,
+    /// The first events began in another file.
+    pub carry: Option<Arrived>,
+    /// The last events go on in another file.
+    pub carried: Option<Carried>,
+}
+
+impl Rotation {
+    /// Whether the source must be looked at again although its file has not grown.
+    pub fn waits(&self) -> bool {
+        self.follows.is_some() || self.carry.is_some()
+    }
+}
+
+/// What another file has of the first events.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived {
+    pub carry: Carry,
+    /// The entry in the other source's ledger that is settled with the first events. `None` until that source was read so
+    /// far.
+    pub sequence: Option<Sequence>,
 }
 
 /// A run of NULs, so far.
@@ -160,6 +198,9 @@ impl<F> Source<F> {
             generation: self.generation,
             size: self.size,
             acknowledged,
+            open: self.ledger.resume().open,
+            carry: self.rotation.carry.map(|arrived| arrived.carry),
+            carried: self.rotation.carried,
             horizon: self.next_horizon,
             prefix: self.prefix,
             guard: self.ahead.unwrap_or(self.guard),
@@ -174,10 +215,18 @@ impl<F> Source<F> {
         // What was read beyond is still compared: `before` may already be bytes of a rewrite.
         self.ahead = self.ahead.or(Some(self.guard)).filter(|ahead| ahead.position > position);
         self.covered = position;
+        self.open = self.ledger.resume().open;
+        self.waiting = None;
         self.guard = Guard::new(position, before);
         self.long = None;
         self.hole = None;
         self.unfinished = None;
+    }
+
+    /// Where the bytes begin that the next events are made of; `None` if that is in the file before.
+    pub fn events_start(&self) -> Option<u64> {
+        let reach = self.open.iter().copied().max().map_or(0, u64::from);
+        self.covered.checked_sub(reach)
     }
 
     pub fn unread(&self) -> u64 {

@@ -52,7 +52,7 @@ fn cut(framing: &Framing, bytes: &[u8], boundaries: &[u64], resume: Resume) -> (
         });
         covered = event.end;
     }
-    (events, assembler.waiting())
+    (events, assembler.waiting().map(|waiting| (assembler.open(), waiting)))
 }
 
 fn check(framing: &Framing, text: &str, boundaries: &[u64], expected: &[(&str, Range<u64>, Flags)]) {

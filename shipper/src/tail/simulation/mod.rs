@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::broker::{Producer, Topic};
@@ -23,6 +24,7 @@ use super::{InputSettings, Now, Settings, Tailer};
 use crate::checkpoint::row;
 use crate::discover::Found;
 use crate::encode::Format;
+use crate::frame::Framing;
 
 struct World {
     random: Random,
@@ -54,7 +56,7 @@ fn settings() -> Settings {
         inputs: vec![InputSettings {
             id: "app".into(),
             format: Format::Text,
-            encoding: encoding_rs::UTF_8,
+            framing: Arc::new(Framing::plain(encoding_rs::UTF_8)),
             fields: vec![],
         }],
         host_id: "host".into(),
