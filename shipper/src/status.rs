@@ -122,6 +122,7 @@ impl Health for Board {
             ("shipper_invalid_utf8_events_total", stats.invalid_utf8_events),
             ("shipper_nul_bytes_skipped_total", stats.nul_bytes_skipped),
             ("shipper_rewinds_total", stats.rewinds),
+            ("shipper_rotation_splits_total", stats.rotation_splits),
             ("shipper_checkpoint_corrupt_total", stats.corrupt_checkpoints),
             ("shipper_checkpoint_errors_total", facts.gauges.checkpoint_errors),
         ];

@@ -59,6 +59,8 @@ pub struct Carry {
 pub struct Carried {
     pub to: SourceId,
     pub end: u64,
+    /// Those records are acknowledged.
+    pub is_settled: bool,
 }
 
 /// Fingerprint of the first `length` bytes of a file.
@@ -206,7 +208,7 @@ mod tests {
             acknowledged: 90,
             open: [0, 7],
             carry: Some(Carry { from: SourceId::from_u64(1), start: 2, end: 3 }),
-            carried: Some(Carried { to: SourceId::from_u64(4), end: 100 }),
+            carried: Some(Carried { to: SourceId::from_u64(4), end: 100, is_settled: true }),
             horizon: 4096,
             prefix: Print::of(b"hello"),
             guard: Guard::new(95, b"0123456789"),

@@ -43,11 +43,11 @@ impl Resume {
         Self { covered, open: Open::default() }
     }
 
-    /// Lines of a stream before this position are in records.
-    fn floor(&self, open: u32) -> u64 {
+    /// Up to where lines were looked at, in a file that begins at `origin`: the range of the last event left a byte for
+    /// each open one.
+    fn looked_at(&self, origin: u64) -> u64 {
         let num_open = self.open.iter().filter(|open| **open > 0).count() as u64;
-        // The range of the last event left a byte for each open one.
-        if open > 0 { self.covered - u64::from(open) } else { self.covered + num_open }
+        if self.covered == origin { origin } else { self.covered + num_open }
     }
 
     /// Where reading must begin.
@@ -177,10 +177,12 @@ impl Default for Assembler {
 }
 
 impl Assembler {
-    /// Forgets what it had and goes on with the bytes from [`Resume::start`].
-    pub fn resume(&mut self, resume: Resume) {
+    /// Forgets what it had and goes on with the bytes from [`Resume::start`]. The file begins at `origin`; bytes before it
+    /// are another file's.
+    pub fn resume(&mut self, resume: Resume, origin: u64) {
         self.groups.iter_mut().for_each(|group| group.is_open = false);
-        self.floors = resume.open.map(|open| resume.floor(open));
+        let looked_at = resume.looked_at(origin);
+        self.floors = resume.open.map(|open| if open > 0 { resume.covered - u64::from(open) } else { looked_at });
         self.at = resume.start();
         self.stage = Stage::Between;
         self.closings.clear();
@@ -262,22 +264,25 @@ impl Assembler {
         }
         if self.at < self.floors[line.stream as usize] {
             // In a record already.
-            self.end_line(window);
+            self.end_line(window, None);
             return;
         }
         self.stage = Stage::Before;
         self.close_before_line(framing);
     }
 
-    /// Moves behind the line. Returns whether a noted boundary closes everything there.
-    fn end_line(&mut self, window: Window<'_>) -> bool {
+    /// Moves behind the line. At a noted boundary everything ends that has not ended by itself.
+    fn end_line(&mut self, window: Window<'_>, ended: Option<Stream>) {
         self.at = self.line.range.end;
         self.stage = Stage::Between;
-        let is_boundary = window.boundaries.contains(&self.at);
-        if is_boundary {
-            self.close_all(self.at, if self.line.is_partial { Flags::PARTIAL } else { Flags::NONE });
+        if window.boundaries.contains(&self.at) {
+            let flags = if self.line.is_partial { Flags::PARTIAL } else { Flags::NONE };
+            self.close_all(self.at, flags);
         }
-        is_boundary
+        if let Some(stream) = ended {
+            self.closings.retain(|closing| closing.stream != stream);
+            self.closings.push(Closing { stream, at: self.at, flags: Flags::NONE });
+        }
     }
 
     /// Closes what ends before the line.
@@ -311,11 +316,9 @@ impl Assembler {
         if group.is_open || !line.content.is_empty() || !line.is_whole {
             group.add(framing, line);
         }
-        let (stream, is_whole) = (line.stream, line.is_whole);
-        let is_boundary = self.end_line(window);
-        if !is_boundary && is_whole && framing.multiline.is_none() && self.groups[stream as usize].is_open {
-            self.closings.push(Closing { stream, at: self.at, flags: Flags::NONE });
-        }
+        let is_ended = line.is_whole && !line.is_partial && framing.multiline.is_none() && group.is_open;
+        let ended = is_ended.then_some(line.stream);
+        self.end_line(window, ended);
     }
 
     fn close_all(&mut self, at: u64, flags: Flags) {

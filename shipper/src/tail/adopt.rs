@@ -60,9 +60,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 None => self.note_unlisted(slot, now),
             }
         }
-        for slot in adopted {
-            self.find_predecessor(slot);
-        }
+        self.find_predecessors(&adopted);
         self.is_scanned = true;
     }
 
@@ -86,7 +84,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if self.by_path.get(&source.current_path) == Some(&slot) {
             self.by_path.remove(&source.current_path);
         }
-        source.current_path = path.clone();
+        source.rotation.left = Some((std::mem::replace(&mut source.current_path, path.clone()), now.mono));
         self.by_path.insert(path, slot);
         self.is_dirty = true;
     }
@@ -96,6 +94,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if source.fate == Fate::Listed {
             source.fate = Fate::Unlisted;
             source.grown_at = now.mono;
+            source.rotation.left = Some((source.current_path.clone(), now.mono));
             if self.by_path.get(&source.current_path) == Some(&slot) {
                 self.by_path.remove(&source.current_path);
             }

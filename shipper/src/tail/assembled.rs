@@ -39,6 +39,13 @@ impl<'a> Shifted<'a> {
         &self.bytes[at(range.start)..at(range.end)]
     }
 
+    /// The guard of a position of the file: other files' bytes are no part of it.
+    pub fn guard(&self, position: u64) -> Guard {
+        let reached = position + self.shift;
+        let from = reached.saturating_sub(Guard::MAX_LENGTH as u64).max(self.shift);
+        Guard::new(position, self.slice(from..reached))
+    }
+
     pub fn end(&self) -> u64 {
         self.start + self.bytes.len() as u64
     }
@@ -91,7 +98,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if handed_over.is_some_and(|end| end + shifted.shift == shifted.end()) {
             return self.hand_over(slot, shifted);
         }
-        if view.is_full && handed_over.is_none() {
+        if view.is_full {
             source.wants_reach = covered == before;
             return Stop::More;
         }
@@ -102,7 +109,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.unfinished = (progress.at < seen).then_some(framing.boundary_at(seen));
         source.waiting = waiting.map(|waiting| (seen, waiting));
         let is_open = source.unfinished.is_some() || source.waiting.is_some();
-        source.ahead = is_open.then(|| Guard::new(end, shifted.bytes)).or(source.ahead);
+        source.ahead = is_open.then(|| shifted.guard(end)).or(source.ahead);
         self.wake_follower(slot);
         Stop::AtEnd
     }
@@ -123,7 +130,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         };
         let mut resume = Resume { covered: source.covered, open: source.open };
         let boundaries: Vec<u64> = source.boundaries.iter().map(|boundary| boundary + shift).collect();
-        assembler.resume(Resume { covered: resume.covered + shift, open: resume.open });
+        assembler.resume(Resume { covered: resume.covered + shift, open: resume.open }, shift);
         let window = Window { start, bytes, boundaries: &boundaries };
         loop {
             let event = match assembler.next(framing, window) {
@@ -164,9 +171,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     pub(super) fn advance_to(&mut self, slot: usize, position: u64, shifted: Shifted<'_>) {
-        let reached = position + shifted.shift;
-        let from = reached.saturating_sub(Guard::MAX_LENGTH as u64).max(shifted.shift);
-        self.advance(slot, position, shifted.slice(from..reached));
+        self.advance_with(slot, position, shifted.guard(position));
     }
 
     fn send_event(
@@ -205,7 +210,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     /// Bytes of events that are not sent, once they are so many that the position must move without a record.
-    fn skip_excluded(&mut self, slot: usize, after: Resume) {
+    pub(super) fn skip_excluded(&mut self, slot: usize, after: Resume) {
         if let Some(source) = self.sources[slot].as_mut() {
             source.ledger.skipped(after);
             self.is_dirty = true;

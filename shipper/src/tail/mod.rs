@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use self::source::{Fate, Source};
 use self::stats::{Gauges, Stats};
 use crate::checkpoint::ledger::Sequence;
-use crate::checkpoint::row::{Guard, Row};
+use crate::checkpoint::row::Row;
 use crate::checkpoint::store::Store;
 use crate::encode::own_fields::Field;
 use crate::encode::{Encoder, Format};
@@ -77,7 +77,7 @@ impl Settings {
     fn buffer_bytes(&self) -> usize {
         let framings = self.inputs.iter().map(|input| &input.framing);
         let reach = framings.filter(|framing| !framing.is_plain()).map(|framing| framing.reach()).max();
-        self.window.max(reach.unwrap_or(0) + Guard::MAX_LENGTH)
+        self.window + reach.unwrap_or(0)
     }
 }
 

@@ -110,10 +110,12 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let wants_reach = source.wants_reach;
         let carried = if events_start.is_none() { self.read_carry(slot, buffer, now)? } else { 0 };
         let buffer = &mut buffer[carried..];
-        let (start, wanted) = match is_searching {
-            true => (guard.start(), guard.length as usize),
-            false if wants_reach => (guard.start().min(events_start.unwrap_or(0)), buffer.len()),
-            false => (guard.start().min(events_start.unwrap_or(0)), self.settings.window.min(buffer.len())),
+        let start = if is_searching { guard.start() } else { guard.start().min(events_start.unwrap_or(0)) };
+        let wanted = match is_searching {
+            true => guard.length as usize,
+            false if wants_reach => buffer.len(),
+            // What open events have already is read beside the window.
+            false => (self.settings.window + (guard.start() - start) as usize).min(buffer.len()),
         };
         let Some(source) = self.sources[slot].as_ref() else { return Err(Stop::Held) };
         let Some(file) = &source.file else { return Err(Stop::Held) };
@@ -145,7 +147,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let Some(source) = self.sources[slot].as_mut() else { return Err(Stop::Held) };
         source.size = source.size.max(start + num_read as u64);
         if source.prefix.length < Print::MAX_LENGTH as u32 && start == 0 {
-            source.prefix = Print::of(bytes);
+            // No longer than what a usual look can compare.
+            source.prefix = Print::of(&bytes[..num_read.min(self.settings.window)]);
         }
         Ok(View { carried, start, length: num_read, is_full: num_read == wanted })
     }
@@ -217,6 +220,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Moves on to `position`; `before` are bytes that end there.
     pub(super) fn advance(&mut self, slot: usize, position: u64, before: &[u8]) {
+        self.advance_with(slot, position, Guard::new(position, before));
+    }
+
+    pub(super) fn advance_with(&mut self, slot: usize, position: u64, guard: Guard) {
         if let Some(source) = self.sources[slot].as_mut()
             && position > source.covered
         {
@@ -225,7 +232,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             source.open = Open::default();
             source.waiting = None;
             source.wants_reach = false;
-            source.guard = Guard::new(position, before);
+            source.guard = guard;
             source.ahead = source.ahead.filter(|ahead| ahead.position > position);
             source.unfinished = None;
         }

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::assembled::Shifted;
 use super::pump::Stop;
-use super::source::{Arrived, Fate, Source};
+use super::source::{Arrived, Source};
 use super::{Now, Tailer};
 use crate::checkpoint::row::{Carried, Carry, Guard};
 use crate::checkpoint::store::Store;
@@ -23,23 +23,30 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.sources.iter().position(|source| source.as_ref().is_some_and(|source| source.id == id))
     }
 
-    /// Sources that a scan has just found, or found elsewhere: whose last events may go on in them?
-    pub(super) fn find_predecessor(&mut self, slot: usize) {
+    /// Finds for each source that a scan has just found the one that left its path before: events may go on in it.
+    ///
+    /// Only what scans saw counts. Of several new files in a folder nobody knows which came first, so that none goes on.
+    pub(super) fn find_predecessors(&mut self, found: &[usize]) {
+        let folder = |slot: usize| self.sources[slot].as_ref().and_then(|source| source.path.parent());
+        let is_alone = |slot: &usize| found.iter().filter(|other| folder(**other) == folder(*slot)).count() == 1;
+        let alone: Vec<_> = found.iter().copied().filter(is_alone).collect();
+        for slot in alone {
+            self.find_predecessor(slot);
+        }
+    }
+
+    fn find_predecessor(&mut self, slot: usize) {
         let Some(source) = self.sources[slot].as_ref() else { return };
         let is_fresh = source.covered == 0 && source.horizon == 0 && source.rotation.carry.is_none();
         if !is_fresh || self.settings.inputs[source.input].framing.is_plain() {
             return;
         }
-        let has_left = |other: &&Source<F::File>| {
-            other.id != source.id
-                && other.input == source.input
-                && other.path == source.path
-                && (other.current_path != source.path || matches!(other.fate, Fate::Unlisted | Fate::Deleted))
-                && other.file.is_some()
-                && (other.is_queued || other.unread() > 0)
+        let left_at = |other: &Source<F::File>| {
+            let (path, at) = other.rotation.left.as_ref()?;
+            let goes_on = other.file.is_some() && (other.is_queued || other.unread() > 0);
+            (goes_on && other.input == source.input && *path == source.path).then_some((*at, other.id))
         };
-        let before = self.sources.iter().flatten().filter(has_left);
-        let before = before.max_by_key(|other| (other.identity.birth_time_ns, other.grown_at)).map(|other| other.id);
+        let before = self.sources.iter().flatten().filter_map(left_at).max().map(|(_, id)| id);
         if let Some(source) = self.sources[slot].as_mut() {
             source.rotation.follows = before;
         }
@@ -73,6 +80,13 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let Some((end, _)) = old.waiting.filter(|_| old.unfinished.is_none()) else { return self.release(slot) };
         let (Some(start), Some(file)) = (old.events_start(), &old.file) else { return self.release(slot) };
+        if self.files.stat(file).map_or(true, |stat| stat.size > old.read_end) {
+            // Something was written to it just before it was renamed.
+            if let Some(old) = self.sources[at].as_mut() {
+                Self::enqueue(&mut self.ready, at, old);
+            }
+            return Err(Stop::Held);
+        }
         let framing = Arc::clone(&self.settings.inputs[old.input].framing);
         if framing.line_end.find(shifted.bytes).is_none() {
             if let Some(source) = self.sources[slot].as_mut() {
@@ -89,7 +103,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let guard = Guard::new(end, &joined);
         joined.extend_from_slice(shifted.bytes);
         let mut assembler = Assembler::default();
-        assembler.resume(Resume { covered: old.covered - start, open: old.open });
+        // The old file begins before what is read of it, or just there.
+        let origin = if start == 0 { 0 } else { u64::MAX };
+        assembler.resume(Resume { covered: old.covered - start, open: old.open }, origin);
         let tail = Window { start: 0, bytes: &joined[..length], boundaries: &[] };
         // Whole events there are excluded ones.
         while let Step::Event(_) = assembler.next(&framing, tail) {}
@@ -135,7 +151,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.ledger.reopen(open);
         info!(path = %source.current_path.display(), from = %carry.from, start = carry.start, end = carry.end, "an event goes on in the next file");
         if let Some(old) = self.sources[old_slot].as_mut() {
-            old.rotation.carried = Some(Carried { to: id, end: carry.end });
+            old.rotation.carried = Some(Carried { to: id, end: carry.end, is_settled: false });
             old.guard = guard;
         }
         self.give(old_slot, slot, carry.end);
@@ -159,33 +175,27 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
         let Some(carried) = source.rotation.carried else { return Stop::More };
         let id = source.id;
-        let is_wanted = |arrived: &Arrived| arrived.carry.from == id;
-        let is_absent = self.absent.iter().any(|row| row.source == carried.to && row.carry.is_some());
-        match self.slot_of(carried.to) {
-            Some(to) if self.sources[to].as_ref().and_then(|s| s.rotation.carry.as_ref()).is_some_and(is_wanted) => {
-                self.give(slot, to, carried.end);
-            }
-            None if is_absent && !self.is_scanned => return Stop::Held,
-            None if is_absent => {
+        let waits = |arrived: &Arrived| arrived.carry.from == id;
+        let to = self.slot_of(carried.to);
+        let is_awaited = to.and_then(|to| self.sources[to].as_ref()?.rotation.carry.as_ref()).is_some_and(waits);
+        match to {
+            _ if carried.is_settled => self.skip_excluded(slot, Resume::at(carried.end)),
+            Some(to) if is_awaited => self.give(slot, to, carried.end),
+            None if !self.is_scanned => return Stop::Held,
+            // The other file is lost or has given it up.
+            _ => {
                 if let Some(source) = self.sources[slot].as_mut() {
                     source.rotation.carried = None;
                 }
+                self.stats.rotation_splits += 1;
                 self.end_at(slot, carried.end);
                 return Stop::Held;
             }
-            // Its record has been acknowledged.
-            _ => {
-                if let Some(source) = self.sources[slot].as_mut() {
-                    source.ledger.skipped(Resume::at(carried.end));
-                }
-                self.is_dirty = true;
-            }
         }
-        let before = shifted.slice(shifted.end().saturating_sub(Guard::MAX_LENGTH as u64)..shifted.end());
         if let Some(source) = self.sources[slot].as_mut() {
             source.covered = carried.end;
             source.open = Open::default();
-            source.guard = Guard::new(carried.end, before);
+            source.guard = shifted.guard(carried.end);
         }
         Stop::More
     }
@@ -215,7 +225,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.rotation.carry = None;
         source.open = Open::default();
         source.ledger.reopen(Open::default());
-        self.lost("deleted", &path, carry.start, carry.end);
+        self.stats.rotation_splits += 1;
+        // It may be found yet; then it sends its part itself.
+        if self.absent.iter().all(|row| row.source != carry.from) {
+            self.lost("deleted", &path, carry.start, carry.end);
+        }
         Ok(0)
     }
 
@@ -230,6 +244,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// The events that began in the file before will not be sent from here: that file sends its part.
     pub(super) fn give_back(&mut self, arrived: Arrived) {
+        self.stats.rotation_splits += 1;
         self.settle_given(arrived, false);
         let Some(slot) = self.slot_of(arrived.carry.from) else { return };
         if let Some(source) = self.sources[slot].as_mut() {
@@ -242,9 +257,20 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     fn settle_given(&mut self, arrived: Arrived, is_acknowledged: bool) {
-        let Some(slot) = self.slot_of(arrived.carry.from) else { return };
-        if let (Some(source), Some(sequence)) = (self.sources[slot].as_mut(), arrived.sequence) {
-            source.ledger.settle(sequence, is_acknowledged);
+        let from = arrived.carry.from;
+        let settle = |carried: &mut Option<Carried>| {
+            if let Some(carried) = carried {
+                carried.is_settled = is_acknowledged;
+            }
+        };
+        if let Some(source) = self.slot_of(from).and_then(|slot| self.sources[slot].as_mut()) {
+            settle(&mut source.rotation.carried);
+            if let Some(sequence) = arrived.sequence {
+                source.ledger.settle(sequence, is_acknowledged);
+            }
+        }
+        if let Some(row) = self.absent.iter_mut().find(|row| row.source == from) {
+            settle(&mut row.carried);
         }
         self.is_dirty = true;
     }

@@ -26,7 +26,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                     source.size = source.size.max(stat.size);
                     source.grown_at = now.mono;
                     Self::enqueue(&mut self.ready, slot, source);
-                } else if stat.size > source.read_end || source.rotation.waits() {
+                } else if stat.size > source.read_end || source.waits_for_source() {
                     Self::enqueue(&mut self.ready, slot, source);
                 }
             }
@@ -54,9 +54,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             (Some(end), _) if self.is_flushing => (end, Duration::ZERO),
             (None, Some((end, waiting))) if !waiting.is_cut => (end, input.framing.timeout()),
             // The rest of the line comes in the next file, once something is written to it.
-            (None, Some((end, _))) if goes_on => (end, self.settings.partial_after),
-            (None, Some((end, _))) if !is_at_its_path => (end, self.settings.rotate_wait),
-            (None, Some((end, _))) if self.is_flushing => (end, Duration::ZERO),
+            (None, Some((end, _))) if is_at_its_path || goes_on => (end, self.settings.partial_after),
+            (None, Some((end, _))) => (end, self.settings.rotate_wait),
             _ => return,
         };
         let patience = if self.is_flushing { Duration::ZERO } else { patience };

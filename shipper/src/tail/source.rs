@@ -97,6 +97,8 @@ pub struct Source<F> {
 /// How events go on from one file to the next.
 #[derive(Debug, Default)]
 pub struct Rotation {
+    /// The path that a scan last saw the file leave, and when.
+    pub left: Option<(PathBuf, Duration)>,
     /// The file that stood at this one's path before. Until it is known whether its last events go on here, nothing is
     /// sent.
     pub follows: Option<SourceId>,
@@ -106,13 +108,6 @@ pub struct Rotation {
     pub carry: Option<Arrived>,
     /// The last events go on in another file.
     pub carried: Option<Carried>,
-}
-
-impl Rotation {
-    /// Whether the source must be looked at again although its file has not grown.
-    pub fn waits(&self) -> bool {
-        self.follows.is_some() || self.carry.is_some()
-    }
 }
 
 /// What another file has of the first events.
@@ -227,6 +222,11 @@ impl<F> Source<F> {
     pub fn events_start(&self) -> Option<u64> {
         let reach = self.open.iter().copied().max().map_or(0, u64::from);
         self.covered.checked_sub(reach)
+    }
+
+    /// Whether it waits for another source, and must be looked at again although its file has not grown.
+    pub fn waits_for_source(&self) -> bool {
+        self.rotation.follows.is_some() || (self.rotation.carry.is_some() && self.waiting.is_none())
     }
 
     pub fn unread(&self) -> u64 {

@@ -19,6 +19,9 @@ pub struct Stats {
     pub rotations: BTreeMap<&'static str, u64>,
     pub produce_errors: BTreeMap<String, u64>,
     pub rewinds: u64,
+    /// Events that began in one file and went on in the next, and were cut in two after all: one of the files was lost
+    /// before the event was acknowledged. Its lines may have been sent twice.
+    pub rotation_splits: u64,
     pub corrupt_checkpoints: u64,
 }
 

@@ -37,7 +37,7 @@ struct Seen {
 /// Cuts `bytes` in one go, from `resume` on. Also the open events at the end.
 fn cut(framing: &Framing, bytes: &[u8], boundaries: &[u64], resume: Resume) -> (Vec<Seen>, Option<(Open, Waiting)>) {
     let mut assembler = Assembler::default();
-    assembler.resume(resume);
+    assembler.resume(resume, 0);
     let start = resume.start();
     let window = Window { start, bytes: &bytes[start as usize..], boundaries };
     let mut covered = resume.covered;
@@ -106,7 +106,7 @@ fn a_line_that_is_too_long_stands_alone() {
     let framing = Framing { multiline: Some(multiline()), max_bytes: 8, ..framing() };
     let bytes = b"S1\n a\n 23456789";
     let mut assembler = Assembler::default();
-    assembler.resume(Resume::default());
+    assembler.resume(Resume::default(), 0);
     let window = Window { start: 0, bytes, boundaries: &[] };
     assert!(matches!(assembler.next(&framing, window), Step::Event(Event { end: 6, .. })));
     assert_eq!(assembler.next(&framing, window), Step::Long(6));

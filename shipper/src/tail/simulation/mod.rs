@@ -5,6 +5,7 @@
 //! records of one id must lead to the same index: the same hour of read time.
 
 mod broker;
+mod events;
 mod files;
 mod random;
 mod store;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::broker::{Producer, Topic};
+use self::events::{Kind, Writer};
 use self::files::{Files, Handle};
 use self::random::Random;
 use self::store::{DiskState, Saver};
@@ -24,7 +26,6 @@ use super::{InputSettings, Now, Settings, Tailer};
 use crate::checkpoint::row;
 use crate::discover::Found;
 use crate::encode::Format;
-use crate::frame::Framing;
 
 struct World {
     random: Random,
@@ -35,7 +36,13 @@ struct World {
     now: Now,
     num_lines: u64,
     num_rotations: u64,
-    /// Every complete line by its text.
+    kind: Kind,
+    /// Files or bytes that belonged between others are gone.
+    is_destroyed: bool,
+    has_lost_carry: bool,
+    /// What each path's application is in the middle of.
+    writers: BTreeMap<PathBuf, Writer>,
+    /// Every complete piece by its text: a line, or a part of one.
     written: BTreeSet<String>,
     /// Lines whose bytes were destroyed before any record had them.
     excused: BTreeSet<String>,
@@ -51,12 +58,12 @@ struct World {
 const WINDOW: usize = 160;
 const FIRST_HOUR_MS: i64 = 490_000 * 3_600_000;
 
-fn settings() -> Settings {
+fn settings(kind: Kind) -> Settings {
     Settings {
         inputs: vec![InputSettings {
             id: "app".into(),
             format: Format::Text,
-            framing: Arc::new(Framing::plain(encoding_rs::UTF_8)),
+            framing: Arc::new(kind.framing()),
             fields: vec![],
         }],
         host_id: "host".into(),
@@ -75,6 +82,7 @@ fn settings() -> Settings {
 
 impl World {
     fn new(seed: u64) -> Self {
+        let kind = Kind::ALL[(seed % Kind::ALL.len() as u64) as usize];
         let mut random = Random::new(seed);
         let files = Files::default();
         {
@@ -100,6 +108,10 @@ impl World {
             now,
             num_lines: 0,
             num_rotations: 0,
+            kind,
+            is_destroyed: false,
+            has_lost_carry: false,
+            writers: BTreeMap::new(),
             written: BTreeSet::new(),
             excused: BTreeSet::new(),
             deleted: Vec::new(),
@@ -115,10 +127,16 @@ impl World {
         let rows = row::from_text(&self.disk.borrow().text).unwrap();
         let producer = Producer::new(Rc::clone(&self.topic));
         let saver = Saver::new(Rc::clone(&self.disk));
-        self.tailer = Some(Tailer::new(settings(), self.files.clone(), producer, saver, rows, 0));
+        self.tailer = Some(Tailer::new(settings(self.kind), self.files.clone(), producer, saver, rows, 0));
+    }
+
+    /// A carried beginning that is gone may be in the topic or not: what belongs to it may come a second time.
+    fn note_lost_carry(&mut self) {
+        self.has_lost_carry |= self.tailer.iter().any(|tailer| tailer.stats().rotation_splits > 0);
     }
 
     fn kill(&mut self) {
+        self.note_lost_carry();
         self.trace.push(format!("kill at {}", self.now.wall_ms / 3_600_000));
         if std::env::var("SIMULATION_SEED").is_ok() {
             eprintln!("kill, disk: {}", String::from_utf8_lossy(&self.disk.borrow().text));
@@ -223,6 +241,13 @@ impl World {
             self.written.insert(line);
         }
         for _ in 0..=self.random.below(4) {
+            if self.kind != Kind::Lines {
+                let writer = self.writers.entry(path.clone()).or_default();
+                let (text, piece) = writer.write(self.kind, &mut self.num_lines, self.now.wall_ms, &mut self.random);
+                bytes.extend_from_slice(text.as_bytes());
+                self.written.insert(piece);
+                continue;
+            }
             let line = self.line();
             if self.random.chance(10) {
                 bytes.extend_from_slice(b"\n\r\n");
@@ -240,10 +265,12 @@ impl World {
     }
 
     fn append_unfinished(&mut self) {
-        let (_, handle) = self.pick_live();
-        if self.open_lines.contains_key(&key(&handle)) {
+        let (path, handle) = self.pick_live();
+        // Container runtimes write whole lines.
+        if self.open_lines.contains_key(&key(&handle)) || self.kind.is_wrapped() {
             return;
         }
+        self.writers.remove(&path);
         let line = self.line();
         handle.borrow_mut().content_mut().extend_from_slice(line.as_bytes());
         self.open_lines.insert(key(&handle), line);
@@ -261,15 +288,23 @@ impl World {
     fn truncate(&mut self) {
         let (path, handle) = self.pick_live();
         self.trace.push(format!("truncate {}", path.display()));
+        self.is_destroyed = true;
         handle.borrow_mut().content_mut();
         self.excuse(&handle);
         self.open_lines.remove(&key(&handle));
         // Sometimes the writer is quick: the file is long again before anybody looks, or in the middle of a look.
         let mut content = Vec::new();
+        self.writers.remove(&path);
         for _ in 0..self.random.below(6) {
-            let line = self.line();
-            content.extend_from_slice(format!("{line}\n").as_bytes());
-            self.written.insert(line);
+            let (text, piece) = if self.kind == Kind::Lines {
+                let line = self.line();
+                (format!("{line}\n"), line)
+            } else {
+                let writer = self.writers.entry(path.clone()).or_default();
+                writer.write(self.kind, &mut self.num_lines, self.now.wall_ms, &mut self.random)
+            };
+            content.extend_from_slice(text.as_bytes());
+            self.written.insert(piece);
         }
         let mut inode = handle.borrow_mut();
         if self.random.chance(50) {
@@ -283,6 +318,7 @@ impl World {
         let names: Vec<_> = self.files.0.borrow().names.keys().cloned().collect();
         if let Some(path) = self.random.pick(&names).cloned() {
             self.trace.push(format!("delete {}", path.display()));
+            self.is_destroyed = true;
             let deleted = self.files.delete(&path);
             self.deleted.extend(deleted.inspect(|handle| _ = handle.borrow_mut().content_mut()));
         }
@@ -293,6 +329,7 @@ impl World {
         let names: Vec<_> = self.files.0.borrow().names.keys().cloned().collect();
         if let Some(path) = self.random.pick(&names).cloned().filter(|p| !p.to_string_lossy().ends_with(".gz")) {
             self.trace.push(format!("move away {}", path.display()));
+            self.is_destroyed = true;
             // A file nobody had seen under a name that matches is out of reach, like a deleted one.
             let handle = Rc::clone(&self.files.0.borrow().names[&path]);
             self.num_rotations += 1;
@@ -303,12 +340,14 @@ impl World {
 
     /// Lines of this file that are in no record yet may be missing from now on.
     fn excuse(&mut self, handle: &Handle) {
-        let delivered: BTreeSet<String> = self.topic.borrow().log.iter().map(|m| message(&m.value).0).collect();
+        let topic = self.topic.borrow();
+        let delivered: BTreeSet<String> =
+            topic.log.iter().flat_map(|m| self.kind.pieces_of_message(&message(&m.value).0)).collect();
         let content = handle.borrow_mut().content_mut().clone();
         let text = String::from_utf8(content).unwrap();
         // A part that was flushed is a record of its own.
         self.excused.extend(self.open_lines.get(&key(handle)).cloned());
-        self.excused.extend(text.lines().filter(|line| !delivered.contains(*line)).map(str::to_owned));
+        self.excused.extend(self.kind.pieces_of_file(&text).filter(|piece| !delivered.contains(piece)));
     }
 
     /// Deleted files that only we still know are gone for good. `is_excused`: the shipper had no chance to keep them.
@@ -329,6 +368,18 @@ impl World {
         }
     }
 
+    /// A container runtime ends every line in time.
+    fn finish_lines(&mut self) {
+        for path in self.live_names() {
+            let handle = Rc::clone(&self.files.0.borrow().names[&path]);
+            let Some(writer) = self.writers.get_mut(&path) else { continue };
+            while let Some((text, piece)) = writer.finish(&mut self.num_lines, self.now.wall_ms) {
+                handle.borrow_mut().content_mut().extend_from_slice(text.as_bytes());
+                self.written.insert(piece);
+            }
+        }
+    }
+
     /// All faults end; everything that can be delivered must be.
     fn settle(&mut self) {
         self.files.0.borrow_mut().faults = None;
@@ -336,6 +387,7 @@ impl World {
         self.topic.borrow_mut().is_healthy = true;
         self.disk.borrow_mut().is_healthy = true;
         self.topic.borrow_mut().num_partitions.get_or_insert(1);
+        self.finish_lines();
         for round in 0..400 {
             self.pass(Duration::from_secs(if round % 100 == 99 { 400 } else { 1 }));
             self.scan();
@@ -350,6 +402,7 @@ impl World {
         for rest in std::mem::take(&mut self.open_lines).into_values() {
             self.written.insert(rest);
         }
+        self.note_lost_carry();
     }
 
     /// Prints where things stand, for a replayed schedule.
@@ -364,7 +417,7 @@ impl World {
         }
         for source in self.tailer.iter().flat_map(|tailer| tailer.rows()) {
             eprintln!(
-                "source {} {} generation {} covered {} size {} acknowledged {} outstanding {} unfinished {:?} long {:?} queued {} waits {:?} retry {:?} fate {:?}",
+                "source {} {} generation {} covered {} size {} acknowledged {} outstanding {} unfinished {:?} long {:?} queued {} waits {:?} retry {:?} fate {:?} waiting {:?} {:?} boundaries {:?}",
                 source.id,
                 source.current_path.display(),
                 source.generation,
@@ -378,6 +431,9 @@ impl World {
                 source.waits_for,
                 source.retry_at,
                 source.fate,
+                source.waiting,
+                source.rotation,
+                source.boundaries,
             );
         }
     }
@@ -402,7 +458,13 @@ impl World {
         }
         let mut seen = BTreeMap::new();
         for (text, _, _) in by_id.values() {
-            *seen.entry(text.clone()).or_insert(0) += 1;
+            // What goes on after a file that nobody saw looks like the rest of the one before it.
+            if !self.is_destroyed {
+                self.kind.check_event(text)?;
+            }
+            for piece in self.kind.pieces_of_message(text) {
+                *seen.entry(piece).or_insert(0) += 1;
+            }
         }
         // A line that stood unfinished may come as two records; together they are the line.
         for line in &self.divisible {
@@ -424,6 +486,7 @@ impl World {
         for line in &self.written {
             match seen.remove(line) {
                 Some(1) => {}
+                Some(2) if self.has_lost_carry => {}
                 Some(count) => return Err(format!("`{line}` {count} times")),
                 None if self.excused.contains(line) => {}
                 None => return Err(format!("`{line}` is missing")),
