@@ -23,7 +23,8 @@ use self::store::{DiskState, Saver};
 use super::{InputSettings, Now, Settings, Tailer};
 use crate::checkpoint::row;
 use crate::discover::Found;
-use crate::encode::Format;
+use crate::encode::Content;
+use crate::encode::path_fields::InputFields;
 use crate::frame::Framing;
 
 struct World {
@@ -55,9 +56,9 @@ fn settings() -> Settings {
     Settings {
         inputs: vec![InputSettings {
             id: "app".into(),
-            format: Format::Text,
+            content: Content::Text,
             framing: Arc::new(Framing::plain(encoding_rs::UTF_8)),
-            fields: vec![],
+            fields: InputFields::default(),
         }],
         host_id: "host".into(),
         host_name: "host".into(),
