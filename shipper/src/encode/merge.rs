@@ -48,7 +48,9 @@ pub fn encode(value: Value<'_, '_>, line: Line<'_>, own: &OwnFields, out: &mut V
 
     out.push(b'{');
     if !has_time {
+        out.extend_from_slice(b"\"@timestamp\":\"");
         line.write_time(out);
+        out.push(b'"');
     }
     write_members(&members, line.offset, flags, has_time, out);
     out.push(b'}');

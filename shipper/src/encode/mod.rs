@@ -139,14 +139,12 @@ pub struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// Appends the member `@timestamp` of a line that tells none itself.
+    /// Appends the time of a line that tells none itself.
     fn write_time(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"\"@timestamp\":\"");
         match self.wrapper.filter(|wrapper| timestamp::is_iso(wrapper.time)) {
             Some(wrapper) => out.extend_from_slice(wrapper.time.as_bytes()),
             None => timestamp::write(out, self.read_time_ms),
         }
-        out.push(b'"');
     }
 
     /// Appends the member `stream` of a wrapped line, with a comma before.
@@ -235,9 +233,9 @@ impl Encoder {
         if line.wrapper.is_some() && own.meeting("stream") != Meeting::No {
             return self.merge_text(kept, line, own, out);
         }
-        out.push(b'{');
+        out.extend_from_slice(b"{\"@timestamp\":\"");
         line.write_time(out);
-        out.extend_from_slice(b",\"message\":");
+        out.extend_from_slice(b"\",\"message\":");
         json::write_string(out, kept);
         own.write(out, line.offset, line.flags);
         line.write_stream(out);

@@ -26,7 +26,9 @@ pub fn encode(value: json::Value<'_, '_>, line: Line<'_>, own: &OwnFields, out: 
     let splices = &splices[..num_splices];
     out.push(b'{');
     if !has_time {
+        out.extend_from_slice(b"\"@timestamp\":\"");
         line.write_time(out);
+        out.push(b'"');
     }
     let raw = value.raw().as_bytes();
     let inner = raw[1..raw.len() - 1].trim_ascii();
