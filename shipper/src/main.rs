@@ -62,7 +62,7 @@ struct Flags {
     /// Folder of the checkpoint; must survive a restart.
     #[arg(long, value_name = "DIR", env = "SHIPPER_DATA_DIR")]
     data_dir: Option<String>,
-    /// Format of the files given as PATHS: text or json.
+    /// Format of the files given as PATHS: text, json or logfmt; a pattern needs a file.
     #[arg(long, env = "SHIPPER_FORMAT")]
     format: Option<String>,
     /// Field to add to every record of PATHS, as name=value; may be repeated.

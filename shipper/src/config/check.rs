@@ -6,10 +6,11 @@ use millrace_common::config::Faults;
 use millrace_common::kafka::{self, Role};
 use millrace_common::telemetry::admin;
 
-use super::raw::{Raw, RawInput, RawLimits};
-use super::{Config, framing};
+use super::raw::{InputFormat, Raw, RawInput, RawLimits};
+use super::{Config, content, framing};
 use crate::discover::scan::{PatternError, Patterns};
 use crate::encode::own_fields::{self, Field};
+use crate::encode::path_fields::{InputFields, PathRule};
 use crate::tail::InputSettings;
 
 const MIN_MEMORY: u64 = 8 << 20;
@@ -29,8 +30,8 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
         }
         patterns.extend(check_patterns(i, &input, faults));
         let framing = Arc::new(framing::check(i, &input, raw.limits.memory.bytes(), faults));
-        let format = framing::content(&input);
-        inputs.push(InputSettings { id, format, framing, fields: check_fields(i, &input, faults) });
+        let content = content::check(&format!("inputs[{i}]"), framing::content(&input), &input, faults);
+        inputs.push(InputSettings { id, content, framing, fields: check_fields(i, &input, faults) });
     }
     for fault in kafka::check(Role::Producer, &raw.kafka.brokers, &raw.kafka.options) {
         faults.at(&format!("kafka.{}", fault.path)).add(fault.what, fault.remedy);
@@ -86,16 +87,37 @@ fn check_patterns(i: usize, input: &RawInput, faults: &mut Faults) -> Option<Pat
     None
 }
 
-fn check_fields(i: usize, input: &RawInput, faults: &mut Faults) -> Vec<Field> {
+fn check_fields(i: usize, input: &RawInput, faults: &mut Faults) -> InputFields {
     let mut flat = Vec::new();
     for (path, value) in &input.fields {
         value.flatten(path, &mut flat);
     }
-    let fields: Vec<_> =
-        flat.into_iter().map(|(path, value)| Field { path, value, overwrite: input.overwrite }).collect();
-    if let Err(fault) = own_fields::check(&fields) {
-        let remedy = "choose another field name";
-        faults.at(&format!("inputs[{i}].fields")).add(fault.to_string(), remedy);
+    let overwrite = input.overwrite;
+    let constants: Vec<_> = flat.into_iter().map(|(path, value)| Field { path, value, overwrite }).collect();
+    let remedy = "choose another field name";
+    let are_constants_sound = match own_fields::check(&constants) {
+        Ok(()) => true,
+        Err(fault) => {
+            faults.at(&format!("inputs[{i}].fields")).add(fault.to_string(), remedy);
+            false
+        }
+    };
+    // Files of a container runtime are most often those of a kubelet.
+    let is_usual = matches!(input.format, InputFormat::Cri | InputFormat::Docker);
+    let is_expected = input.kubernetes == Some(true);
+    let mut from_path = Vec::new();
+    if input.kubernetes.unwrap_or(is_usual) {
+        from_path.push(PathRule::kubernetes(overwrite, is_expected));
+    }
+    let place = format!("inputs[{i}].path_fields");
+    match input.path_fields.as_deref().map(|expression| PathRule::new(expression, overwrite)) {
+        Some(Ok(rule)) => from_path.push(rule),
+        Some(Err(cause)) => framing::bad_expression(&place, &cause, faults),
+        None => {}
+    }
+    let fields = InputFields { constants, from_path };
+    if are_constants_sound && let Err(fault) = own_fields::check(&fields.all()) {
+        faults.at(&place).add(fault.to_string(), remedy);
     }
     fields
 }

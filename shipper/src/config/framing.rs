@@ -19,6 +19,8 @@ pub(super) fn content(input: &RawInput) -> Format {
     match input.format {
         InputFormat::Text => Format::Text,
         InputFormat::Json => Format::Json,
+        InputFormat::Logfmt => Format::Logfmt,
+        InputFormat::Pattern => Format::Pattern,
         InputFormat::Cri | InputFormat::Docker => input.content.unwrap_or_default(),
     }
 }
@@ -28,7 +30,7 @@ pub(super) fn check(i: usize, input: &RawInput, memory: u64, faults: &mut Faults
     let wrapping = match input.format {
         InputFormat::Cri => Some(Wrapping::Cri),
         InputFormat::Docker => Some(Wrapping::Docker),
-        InputFormat::Text | InputFormat::Json => None,
+        InputFormat::Text | InputFormat::Json | InputFormat::Logfmt | InputFormat::Pattern => None,
     };
     if wrapping.is_none() && input.content.is_some() {
         faults.at(&at("content")).add("is only for the formats cri and docker", "leave it out, or set `format`");
@@ -126,7 +128,7 @@ fn check_filter(i: usize, input: &RawInput, faults: &mut Faults) -> Option<Filte
     })
 }
 
-fn bad_expression(path: &str, cause: &regex::Error, faults: &mut Faults) {
+pub(super) fn bad_expression(path: &str, cause: &regex::Error, faults: &mut Faults) {
     let text = cause.to_string();
     // The crate draws the expression with a mark below the fault; its last line says what is wrong.
     let what = text.lines().last().unwrap_or_default().trim_start_matches("error: ");

@@ -3,6 +3,7 @@
 mod raw;
 mod check;
 mod framing;
+mod content;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::encode::Format;
+use crate::encode::typing::FieldType;
 use crate::frame::multiline::Preset;
 
 /// Settings of the shipper.
@@ -60,12 +61,24 @@ pub(super) struct RawInput {
     /// What ends a line.
     #[serde(default)]
     pub(super) line_end: RawLineEnd,
+    /// What a line looks like, for `pattern` as format or content.
+    pub(super) pattern: Option<RawPattern>,
+    /// Types of fields that `logfmt` or `pattern` reads, by dotted name; the others are strings.
+    #[serde(default)]
+    pub(super) types: BTreeMap<String, FieldType>,
+    /// The time of an event that `logfmt` or `pattern` reads.
+    pub(super) timestamp: Option<RawTimestamp>,
     /// Character encoding, by a label of the WHATWG standard: `euc-kr`, `shift_jis`, `windows-1252`, … Records are UTF-8.
     pub(super) encoding: Option<String>,
     /// Fields to add to every record, by dotted name. They win over the line's own.
     #[serde(default)]
     pub(super) fields: BTreeMap<String, FieldValue>,
-    /// Whether `fields` win over fields of the line.
+    /// Regular expression of a whole path, whose named groups are fields of every record of that file. They win over `fields`.
+    pub(super) path_fields: Option<String>,
+    /// Fields of namespace, pod and container from the paths of a kubelet: `/var/log/pods` and `/var/log/containers`. Default:
+    /// with `cri` and `docker`, where a path fits.
+    pub(super) kubernetes: Option<bool>,
+    /// Whether `fields` and what the path tells win over fields of the line.
     #[serde(default = "yes")]
     pub(super) overwrite: bool,
 }
@@ -79,6 +92,10 @@ pub(super) enum InputFormat {
     Text,
     /// The line is a JSON object whose fields stand at the top level; any other line is shipped as text.
     Json,
+    /// The line is `key=value` pairs, which become fields; any other line is shipped as text.
+    Logfmt,
+    /// The line is what `pattern` says; any other line is shipped as text.
+    Pattern,
     /// Files of containerd and CRI-O; `content` tells what the application wrote.
     Cri,
     /// Files of Docker's `json-file` driver; `content` tells what the application wrote.
@@ -107,6 +124,31 @@ pub(super) struct RawMultiline {
     pub(super) timeout: Option<HumanDuration>,
     /// Bytes of the file that an event spans at most; what follows is an event of its own, flagged `split`. Default: 512KiB.
     pub(super) max_bytes: Option<ByteSize>,
+}
+
+/// What a line looks like: one of `grok` and `regex`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPattern {
+    /// For example `%{COMBINEDAPACHELOG}`, or `%{IP:client.ip} %{NUMBER:seconds:float}`.
+    pub(super) grok: Option<String>,
+    /// Expressions to use in `grok` by name, besides those built in.
+    #[serde(default)]
+    pub(super) definitions: BTreeMap<String, String>,
+    /// Regular expression whose named groups are fields: `(?P<http.status>[0-9]+)`.
+    pub(super) regex: Option<String>,
+}
+
+/// Which field tells the time of an event, and how.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTimestamp {
+    /// Default: `timestamp` of a pattern, `ts` or `time` of logfmt.
+    pub(super) field: Option<String>,
+    /// As for `strptime`, for example `%d/%b/%Y:%H:%M:%S %z`. Default: ISO 8601, an epoch, or the times of access logs and syslog.
+    pub(super) format: Option<String>,
+    /// Of times that tell none: `+09:00` or `Asia/Seoul`. Default: UTC.
+    pub(super) zone: Option<String>,
 }
 
 /// A constant in `fields`.

@@ -209,8 +209,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let id = SourceId::derive(&settings.host_id, identity.inode, identity.birth_time_ns, generation);
         let shown = path.to_string_lossy();
         let origin = Origin { host_name: &settings.host_name, path: &shown, source: id };
-        let own =
-            OwnFields::new(origin, &settings.inputs[input].fields).expect("fields are checked with the configuration");
+        let fields = &settings.inputs[input].fields;
+        if !fields.fit(&shown) {
+            warn!(path = %path.display(), "the path fits neither `path_fields` nor the names of Kubernetes, no fields from it");
+        }
+        let own = OwnFields::new(origin, &fields.at(&shown)).expect("fields are checked with the configuration");
         Source {
             id,
             input,

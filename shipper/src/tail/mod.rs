@@ -24,8 +24,8 @@ use self::stats::{Gauges, Stats};
 use crate::checkpoint::ledger::Sequence;
 use crate::checkpoint::row::Row;
 use crate::checkpoint::store::Store;
-use crate::encode::own_fields::Field;
-use crate::encode::{Encoder, Format};
+use crate::encode::path_fields::InputFields;
+use crate::encode::{Content, Encoder};
 use crate::frame::Framing;
 use crate::frame::assemble::Assembler;
 use crate::produce::{Broker, Delivery};
@@ -43,9 +43,9 @@ pub struct Now {
 #[derive(Clone, Debug)]
 pub struct InputSettings {
     pub id: String,
-    pub format: Format,
+    pub content: Content,
     pub framing: Arc<Framing>,
-    pub fields: Vec<Field>,
+    pub fields: InputFields,
 }
 
 #[derive(Clone, Debug)]
@@ -129,7 +129,7 @@ fn of_token(token: usize) -> (usize, Sequence) {
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// `rows` are those of the last checkpoint.
     pub fn new(settings: Settings, files: F, broker: B, store: S, rows: Vec<Row>, num_corrupt: u64) -> Self {
-        let encoder = |input: &InputSettings| Encoder::new(input.format, input.framing.record_encoding());
+        let encoder = |input: &InputSettings| Encoder::new(input.content.clone(), input.framing.record_encoding());
         let encoders = settings.inputs.iter().map(encoder).collect();
         let buffer = vec![0; settings.buffer_bytes()];
         Self {

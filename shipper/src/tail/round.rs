@@ -7,7 +7,6 @@ use tracing::info;
 use super::source::Fate;
 use super::{Now, Tailer};
 use crate::checkpoint::store::Store;
-use crate::encode::Format;
 use crate::produce::Broker;
 use crate::read::FileSystem;
 
@@ -48,7 +47,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let goes_on = source.rotation.followed_by.is_some();
         let (end, patience) = match (source.unfinished, source.waiting) {
             (Some(end), _) if !is_at_its_path => (end, self.settings.rotate_wait),
-            (Some(end), _) if input.format == Format::Text && input.framing.wrapping.is_none() => {
+            (Some(end), _) if input.content.is_text() && input.framing.wrapping.is_none() => {
                 (end, self.settings.partial_after)
             }
             (Some(end), _) if self.is_flushing => (end, Duration::ZERO),

@@ -25,7 +25,8 @@ use self::store::{DiskState, Saver};
 use super::{InputSettings, Now, Settings, Tailer};
 use crate::checkpoint::row;
 use crate::discover::Found;
-use crate::encode::Format;
+use crate::encode::Content;
+use crate::encode::path_fields::InputFields;
 
 struct World {
     random: Random,
@@ -62,9 +63,9 @@ fn settings(kind: Kind) -> Settings {
     Settings {
         inputs: vec![InputSettings {
             id: "app".into(),
-            format: Format::Text,
+            content: Content::Text,
             framing: Arc::new(kind.framing()),
-            fields: vec![],
+            fields: InputFields::default(),
         }],
         host_id: "host".into(),
         host_name: "host".into(),
