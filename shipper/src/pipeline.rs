@@ -286,6 +286,7 @@ impl Loop {
         if self.config.drain == Drain::Eof && self.until == Until::Signal {
             self.scan(self.clock.now());
             self.tailer.look_around(self.clock.now());
+            self.tailer.await_events(self.clock.now());
         }
         if self.config.partial == Partial::Send {
             self.tailer.flush_at_end();

@@ -107,7 +107,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         // Room set aside behind the last line is no line.
         let seen = if hole.is_some() { progress.at } else { end };
         source.unfinished = (progress.at < seen).then_some(framing.boundary_at(seen));
-        source.waiting = waiting.map(|waiting| (seen, waiting));
+        source.waiting = waiting.map(|waiting| (progress.at, waiting));
         let is_open = source.unfinished.is_some() || source.waiting.is_some();
         source.ahead = is_open.then(|| shifted.guard(end)).or(source.ahead);
         self.wake_follower(slot);

@@ -12,11 +12,20 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.is_flushing = true;
     }
 
+    /// Gives events of several lines the time that makes them whole. Those of files that are still written to are left for
+    /// the next start.
+    pub fn await_events(&mut self, now: Now) {
+        let longest = self.settings.inputs.iter().map(|input| input.framing.timeout()).max().unwrap_or_default();
+        self.awaits_events_until = Some(now.mono + 2 * longest);
+    }
+
     /// Whether every file was read to its end and everything read is acknowledged.
     pub fn is_drained(&self) -> bool {
         let is_idle = |s: &Source<F::File>| {
             let is_open = s.unfinished.is_some() || s.waiting.is_some();
-            !s.is_queued && s.is_settled() && s.retry_at.is_none() && !(self.is_flushing && is_open)
+            let is_awaited =
+                self.awaits_events_until.is_some() && s.waiting.is_some_and(|(_, waiting)| !waiting.is_cut);
+            !s.is_queued && s.is_settled() && s.retry_at.is_none() && !(self.is_flushing && is_open) && !is_awaited
         };
         self.is_scanned && self.ready.is_empty() && self.sources.iter().flatten().all(is_idle)
     }

@@ -109,6 +109,8 @@ pub struct Tailer<F: FileSystem, B, S> {
     is_urgent: bool,
     is_scanned: bool,
     is_flushing: bool,
+    /// Until then a planned end waits for events of several lines.
+    awaits_events_until: Option<Duration>,
     deliveries: Vec<Delivery>,
     buffer: Vec<u8>,
     value: Vec<u8>,
@@ -158,6 +160,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             is_urgent: false,
             is_scanned: false,
             is_flushing: false,
+            awaits_events_until: None,
             deliveries: Vec::new(),
             buffer,
             value: Vec::new(),

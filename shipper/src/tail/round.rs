@@ -13,6 +13,7 @@ use crate::read::FileSystem;
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Looks at every open file: growth that no hint told, unfinished lines that waited long enough, files that ended.
     pub fn look_around(&mut self, now: Now) {
+        self.awaits_events_until = self.awaits_events_until.filter(|until| now.mono < *until);
         for slot in 0..self.sources.len() {
             let Some(source) = self.sources[slot].as_mut() else { continue };
             if let Some(Ok(stat)) = source.file.as_ref().map(|file| self.files.stat(file)) {
@@ -45,17 +46,18 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let input = &self.settings.inputs[source.input];
         let is_at_its_path = source.fate == Fate::Listed && source.current_path == source.path;
         let goes_on = source.rotation.followed_by.is_some();
-        let (end, patience) = match (source.unfinished, source.waiting) {
-            (Some(end), _) if !is_at_its_path => (end, self.settings.rotate_wait),
-            (Some(end), _) if input.content.is_text() && input.framing.wrapping.is_none() => {
+        let (end, patience) = match (source.waiting, source.unfinished) {
+            (Some((end, waiting)), _) if !waiting.is_cut => (end, input.framing.timeout()),
+            (_, Some(end)) if !is_at_its_path => (end, self.settings.rotate_wait),
+            (_, Some(end)) if input.content.is_text() && input.framing.wrapping.is_none() => {
                 (end, self.settings.partial_after)
             }
-            (Some(end), _) if self.is_flushing => (end, Duration::ZERO),
-            (None, Some((end, waiting))) if !waiting.is_cut => (end, input.framing.timeout()),
+            (_, Some(end)) if self.is_flushing => (end, Duration::ZERO),
+            (_, Some(_)) => return,
             // The rest of the line comes in the next file, once something is written to it.
-            (None, Some((end, _))) if is_at_its_path || goes_on => (end, self.settings.partial_after),
-            (None, Some((end, _))) => (end, self.settings.rotate_wait),
-            _ => return,
+            (Some((end, _)), None) if is_at_its_path || goes_on => (end, self.settings.partial_after),
+            (Some((end, _)), None) => (end, self.settings.rotate_wait),
+            (None, None) => return,
         };
         let patience = if self.is_flushing { Duration::ZERO } else { patience };
         if source.is_queued || source.waits_for.is_some() || now.mono < source.grown_at + patience {
