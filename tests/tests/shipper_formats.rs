@@ -161,6 +161,31 @@ fn path_of_a_pod_becomes_fields_and_another_path_is_named_once() -> Result<()> {
 }
 
 #[test]
+fn container_lines_get_the_time_and_stream_of_the_runtime_and_their_pod() -> Result<()> {
+    let mut rig = Rig::new("cri-logfmt", 1)?;
+    rig.set_patterns(&["pods/*/*/*.log"]);
+    rig.set("inputs.0.format", "cri");
+    rig.set("inputs.0.content", "logfmt");
+    let folder = "pods/shop_checkout-6d5f_1-2/app";
+    fs::create_dir_all(rig.path(folder))?;
+    let lines = [
+        "2026-11-23T06:30:17.123456789+09:00 stderr F level=warn msg=late stream=mine",
+        "2026-11-23T06:30:18.5Z stdout F ts=2026-11-23T06:30:00Z msg=early",
+    ];
+    rig.append(&format!("{folder}/0.log"), lines.join("\n") + "\n")?;
+    rig.run_until_eof()?;
+    let found = read_out(&rig)?;
+    ensure!(found.len() == 2, "{found:?}");
+    let pod =
+        json!({"namespace": "shop", "pod": {"name": "checkout-6d5f", "uid": "1-2"}, "container": {"name": "app"}});
+    let first = json!({"@timestamp": "2026-11-23T06:30:17.123456789+09:00", "stream": "stderr", "level": "warn", "message": "late", "original": {"stream": "mine"}, "kubernetes": pod});
+    check(&found, 0, first)?;
+    let second =
+        json!({"@timestamp": "2026-11-23T06:30:00.000Z", "stream": "stdout", "message": "early", "kubernetes": pod});
+    check(&found, 1, second)
+}
+
+#[test]
 fn bad_pattern_is_refused_at_the_start() -> Result<()> {
     let mut rig = Rig::new("bad-pattern", 1)?;
     rig.set("inputs.0.format", "pattern");

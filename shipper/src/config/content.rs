@@ -32,9 +32,8 @@ pub(super) fn check(place: &str, format: Format, input: &RawInput, faults: &mut 
         Format::Pattern => {
             let time = check_time(place, input, &[TIME_FIELD], faults);
             let Some(raw) = &input.pattern else {
-                faults
-                    .at(&at("format"))
-                    .add("`pattern` needs one", "add pattern: { grok: … } or pattern: { regex: … }");
+                let key = if input.content.is_some() { "content" } else { "format" };
+                faults.at(&at(key)).add("`pattern` needs one", "add pattern: { grok: … } or pattern: { regex: … }");
                 return Content::Text;
             };
             check_pattern(place, raw, input, time, faults)

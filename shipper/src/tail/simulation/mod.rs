@@ -445,7 +445,9 @@ impl World {
         for m in &topic.log {
             let (text, time) = message(&m.value);
             let hour = m.timestamp_ms.div_euclid(3_600_000);
-            if hour != time {
+            // A wrapped line has the time of its runtime, which no second reading changes.
+            let is_wrapped = m.value.windows(10).any(|bytes| bytes == b"\"stream\":\"");
+            if hour != time && !is_wrapped {
                 return Err(format!("record time and Kafka time differ for `{text}`"));
             }
             let known = by_id.entry(&m.key).or_insert_with(|| (text.clone(), hour, m.partition));
