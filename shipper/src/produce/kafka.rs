@@ -19,7 +19,8 @@ use super::{Broker, Delivery, Outgoing, Refused};
 /// Collects delivery reports on the thread that polls.
 pub(super) struct Reports {
     deliveries: Mutex<Vec<Delivery>>,
-    log: Log,
+    /// Outlives the producer, so that a new one does not tell everything again.
+    log: Arc<Log>,
 }
 
 impl ClientContext for Reports {
@@ -46,6 +47,7 @@ impl ProducerContext for Reports {
 /// One producer for all topics.
 pub struct KafkaBroker {
     config: ClientConfig,
+    log: Arc<Log>,
     topics: Arc<[Topic]>,
     producer: Arc<BaseProducer<Reports>>,
     metadata: MetadataWatch,
@@ -70,19 +72,21 @@ pub enum StartError {
 
 impl KafkaBroker {
     pub fn new(config: ClientConfig, topics: &[String]) -> Result<Self, StartError> {
-        let producer = create(&config)?;
+        let log = Arc::new(Log::new());
+        let producer = create(&config, &log)?;
         let batch_bytes = config.get("batch.size").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_BATCH_BYTES);
         let topics: Arc<[Topic]> = topics.iter().map(|name| Topic::new(name)).collect();
         let metadata = MetadataWatch::start(Arc::clone(&producer), Arc::clone(&topics))?;
         Ok(Self {
             config,
+            log,
             topics,
             producer,
             metadata,
             orphaned: Vec::new(),
             batch_bytes,
             is_shrinking: false,
-            delays: Delays::new(Duration::from_millis(100), Duration::from_secs(10)),
+            delays: Delays::new(Duration::from_millis(500), Duration::from_secs(10)),
             recreate_at: None,
         })
     }
@@ -97,19 +101,22 @@ impl KafkaBroker {
             return;
         }
         self.recreate_at = Some(now + self.delays.next_delay());
-        error!(?code, reason, "fatal producer error");
+        let is_first = self.delays.num_attempts() == 1;
+        if is_first {
+            error!(?code, reason, "fatal producer error");
+        }
         self.producer.purge(PurgeConfig::default().queue().inflight());
         self.producer.poll(Duration::from_millis(100));
         if let Err(cause) = self.producer.flush(PATIENCE) {
             error!(error = %cause, "the failed producer did not give back all records");
         }
-        if self.replace() {
+        if self.replace() && is_first {
             info!("producer recreated after a fatal error");
         }
     }
 
     fn replace(&mut self) -> bool {
-        let next = create(&self.config).and_then(|producer| {
+        let next = create(&self.config, &self.log).and_then(|producer| {
             let watch = MetadataWatch::start(Arc::clone(&producer), Arc::clone(&self.topics))?;
             Ok((producer, watch))
         });
@@ -158,8 +165,8 @@ impl KafkaBroker {
 const DEFAULT_BATCH_BYTES: usize = 1_000_000;
 const MIN_BATCH_BYTES: usize = 16 << 10;
 
-fn create(config: &ClientConfig) -> Result<Arc<BaseProducer<Reports>>, StartError> {
-    let reports = Reports { deliveries: Mutex::new(Vec::new()), log: Log::new() };
+fn create(config: &ClientConfig, log: &Arc<Log>) -> Result<Arc<BaseProducer<Reports>>, StartError> {
+    let reports = Reports { deliveries: Mutex::new(Vec::new()), log: Arc::clone(log) };
     Ok(Arc::new(config.create_with_context(reports)?))
 }
 
