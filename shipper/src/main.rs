@@ -163,7 +163,8 @@ fn main() -> ExitCode {
         }
     };
     let Some(until) = until else {
-        println!("the configuration is sound: {} input(s), topic `{}`", config.inputs.len(), config.topic);
+        let topics = config.topics.join("`, `");
+        println!("the configuration is sound: {} input(s), topic `{topics}`", config.inputs.len());
         return Exit::Clean.into();
     };
     logs::init(cli.log_format, "info");

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use millrace_tests::kafka::{self, Kafka, KafkaClient};
 use millrace_tests::proxy::{Mode, Proxy};
 use millrace_tests::rig::{LIMIT, Rig};
+use millrace_tests::topic_rig;
 use millrace_tests::writer::{Format, Traffic};
 
 fn proxied(name: &str, num_partitions: i32) -> Result<(Rig, Kafka, Proxy)> {
@@ -87,4 +88,17 @@ fn p17_closed_port_for_two_minutes() -> Result<()> {
     rig.wait_until_whole(Duration::from_secs(15))?;
     shipper.stop()?;
     rig.check_sent_once()
+}
+
+#[test]
+fn p14_four_producers_over_ten_minutes_of_elections() -> Result<()> {
+    let num_repeated = topic_rig::p14_elections("p14", 4, 120, Duration::from_secs(5))?;
+    println!("{num_repeated} records came more than once");
+    Ok(())
+}
+
+#[test]
+fn p19_five_minutes_without_the_right_to_write_hold_only_one_topic() -> Result<()> {
+    let (kafka, addr) = Kafka::start_guarded(&kafka::Options::default())?;
+    topic_rig::p19_without_rights(&kafka, addr, "p19", Duration::from_secs(300))
 }

@@ -37,11 +37,20 @@ pub struct PositionLedger {
     entries: VecDeque<Entry>,
     num_outstanding: usize,
     has_failed: bool,
+    num_acknowledged: u64,
 }
 
 impl PositionLedger {
     pub fn new(position: u64, open: Open) -> Self {
-        Self { acknowledged: position, open, first: 0, entries: VecDeque::new(), num_outstanding: 0, has_failed: false }
+        Self {
+            acknowledged: position,
+            open,
+            first: 0,
+            entries: VecDeque::new(),
+            num_outstanding: 0,
+            has_failed: false,
+            num_acknowledged: 0,
+        }
     }
 
     /// Everything before this position has been acknowledged.
@@ -57,6 +66,16 @@ impl PositionLedger {
     /// Sets the events that are open at the position, before anything was sent from there.
     pub fn reopen(&mut self, open: Open) {
         self.open = open;
+    }
+
+    /// The records of that prefix, over the life of the ledger.
+    pub fn num_acknowledged(&self) -> u64 {
+        self.num_acknowledged
+    }
+
+    /// Records that were acknowledged although one before them was not.
+    pub fn num_acknowledged_behind(&self) -> u64 {
+        self.entries.iter().filter(|e| e.num_bytes > 0 && e.state == State::Acknowledged).count() as u64
     }
 
     pub fn num_outstanding(&self) -> usize {
@@ -102,6 +121,7 @@ impl PositionLedger {
             if let Some(entry) = self.entries.pop_front() {
                 self.acknowledged = entry.end;
                 self.open = entry.open;
+                self.num_acknowledged += u64::from(entry.num_bytes > 0);
                 self.first += 1;
             }
         }
@@ -132,11 +152,16 @@ mod tests {
     struct Model {
         records: Vec<(u64, Sequence, Option<bool>)>,
         floor: u64,
+        num_before: u64,
     }
 
     impl Model {
         fn acknowledged(&self) -> u64 {
             self.records.iter().take_while(|r| r.2 == Some(true)).last().map_or(self.floor, |r| r.0)
+        }
+
+        fn num_acknowledged(&self) -> u64 {
+            self.num_before + self.records.iter().take_while(|r| r.2 == Some(true)).count() as u64
         }
     }
 
@@ -167,6 +192,7 @@ mod tests {
                         let rewound = ledger.rewind();
                         prop_assert_eq!(rewound, settled.then(|| model.acknowledged()));
                         if settled {
+                            model.num_before = model.num_acknowledged();
                             model.floor = model.acknowledged();
                             end = model.floor;
                             model.records.clear();
@@ -174,6 +200,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(ledger.acknowledged(), model.acknowledged());
+                prop_assert_eq!(ledger.num_acknowledged(), model.num_acknowledged());
                 prop_assert_eq!(ledger.num_outstanding(), model.records.iter().filter(|r| r.2.is_none()).count());
                 prop_assert_eq!(ledger.has_failed(), model.records.iter().any(|r| r.2 == Some(false)));
             }

@@ -22,6 +22,7 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
     }
     let mut inputs: Vec<InputSettings> = Vec::new();
     let mut patterns = Vec::new();
+    let mut topics: Vec<String> = Vec::new();
     for (i, input) in raw.inputs.into_iter().enumerate() {
         let id = input.id.clone().unwrap_or_else(|| format!("input-{i}"));
         if inputs.iter().any(|other| other.id == id) {
@@ -29,14 +30,18 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
             faults.at(&format!("inputs[{i}].id")).add(format!("`{id}` is the name of another input too"), remedy);
         }
         patterns.extend(check_patterns(i, &input, faults));
+        let topic = check_input_topic(i, &input, raw.kafka.topic.as_deref(), &mut topics, faults);
         let framing = Arc::new(framing::check(i, &input, raw.limits.memory.bytes(), faults));
         let content = content::check(&format!("inputs[{i}]"), framing::content(&input), &input, faults);
-        inputs.push(InputSettings { id, content, framing, fields: check_fields(i, &input, faults) });
+        let fields = check_fields(i, &input, faults);
+        inputs.push(InputSettings { id, topic, content, framing, fields });
     }
     for fault in kafka::check(Role::Producer, &raw.kafka.brokers, &raw.kafka.options) {
         faults.at(&format!("kafka.{}", fault.path)).add(fault.what, fault.remedy);
     }
-    check_topic(&raw.kafka.topic, faults);
+    if let Some(topic) = &raw.kafka.topic {
+        check_topic("kafka.topic", topic, faults);
+    }
     check_limits(&raw.limits, faults);
     if let Err(what) = admin::check_listen(&raw.admin.listen) {
         faults.at("admin.listen").add(what, "write host:port, for example 127.0.0.1:9640");
@@ -45,7 +50,7 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
         inputs,
         patterns,
         brokers: raw.kafka.brokers,
-        topic: raw.kafka.topic,
+        topics,
         options: raw.kafka.options,
         memory: raw.limits.memory.bytes(),
         max_record: raw.limits.max_record.bytes() as usize,
@@ -122,12 +127,40 @@ fn check_fields(i: usize, input: &RawInput, faults: &mut Faults) -> InputFields 
     fields
 }
 
-fn check_topic(topic: &str, faults: &mut Faults) {
+/// The place of the input's topic in `topics`.
+fn check_input_topic(
+    i: usize,
+    input: &RawInput,
+    common: Option<&str>,
+    topics: &mut Vec<String>,
+    faults: &mut Faults,
+) -> usize {
+    let path = format!("inputs[{i}].topic");
+    if let Some(topic) = &input.topic {
+        check_topic(&path, topic, faults);
+    }
+    let Some(topic) = input.topic.as_deref().or(common) else {
+        faults.at(&path).add("is missing", "name the topic here, or one for all inputs in kafka.topic");
+        return 0;
+    };
+    topics.iter().position(|known| known == topic).unwrap_or_else(|| {
+        topics.push(topic.to_owned());
+        topics.len() - 1
+    })
+}
+
+fn check_topic(path: &str, topic: &str, faults: &mut Faults) {
+    if topic.contains(['%', '{']) {
+        let what = format!("`{topic}` is not a topic name: no topic is taken from a field");
+        return faults
+            .at(path)
+            .add(what, "write the name, and give files that go elsewhere an entry with inputs[].topic");
+    }
     // Kafka's own rule: org.apache.kafka.common.internals.Topic.
     let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(is_legal) {
         let remedy = "use letters, digits, `.`, `_` and `-`, 249 at most";
-        faults.at("kafka.topic").add(format!("`{topic}` is not a topic name"), remedy);
+        faults.at(path).add(format!("`{topic}` is not a topic name"), remedy);
     }
 }
 

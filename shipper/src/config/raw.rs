@@ -41,6 +41,8 @@ pub(super) struct Raw {
 pub(super) struct RawInput {
     /// Name of the input, for status and logs.
     pub(super) id: Option<String>,
+    /// Topic to produce to. Default: `kafka.topic`.
+    pub(super) topic: Option<String>,
     /// Absolute patterns: `*` and `?` stay within a folder, `**` crosses folders.
     pub(super) paths: Vec<String>,
     /// Patterns of paths or names to leave out.
@@ -188,7 +190,8 @@ impl FieldValue {
 pub(super) struct RawKafka {
     /// Bootstrap servers, `host:port`.
     pub(super) brokers: Vec<String>,
-    pub(super) topic: String,
+    /// Topic of the inputs that name none of their own.
+    pub(super) topic: Option<String>,
     /// librdkafka options by name. Those that would break delivery are refused.
     #[serde(default)]
     pub(super) options: Options,

@@ -9,6 +9,7 @@ use millrace_common::record::SourceId;
 use tracing::{info, warn};
 
 use super::source::{Arrived, Fate, Rotation, Source};
+use super::tally::Tally;
 use super::{Now, Tailer};
 use crate::checkpoint::ledger::PositionLedger;
 use crate::checkpoint::row::{Guard, Print, Row};
@@ -249,7 +250,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             own,
             partition: None,
             max_record: settings.max_record,
-            dropped_until: 0,
+            tally: Tally::default(),
             grown_at: now.mono,
             last_seen_ms: now.wall_ms,
             is_queued: false,

@@ -32,19 +32,17 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Leaves the rest of every file for the next start.
     pub fn stop_reading(&mut self) {
-        for slot in std::mem::take(&mut self.ready) {
-            if let Some(source) = self.sources[slot].as_mut() {
-                source.is_queued = false;
-            }
-        }
+        self.ready.clear();
+        self.topics.release_all();
         for source in self.sources.iter_mut().flatten() {
+            source.is_queued = false;
             source.file = None;
         }
     }
 
-    /// Whether nothing waits for a save, a pause or the producer.
+    /// Whether nothing waits for a save, a pause, the producer or a topic.
     pub fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.waiting.is_empty()
+        self.ready.is_empty() && self.waiting.is_empty() && !self.topics.is_any_held()
     }
 
     pub fn can_save(&self) -> bool {
@@ -53,7 +51,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Whether anything sent is still without an answer.
     pub fn has_outstanding(&self) -> bool {
-        self.inflight_bytes > 0
+        self.topics.inflight_bytes() > 0
     }
 
     /// Starts the last save of a planned end, after [`Self::stop_reading`]. [`Self::is_saved`] tells when it is durable.

@@ -8,6 +8,9 @@ mod rotation;
 mod send;
 mod round;
 mod finish;
+mod topics;
+mod tally;
+mod gauges;
 pub mod source;
 pub mod stats;
 
@@ -20,7 +23,8 @@ use millrace_common::retry::Delays;
 use tracing::{info, warn};
 
 use self::source::{Fate, Source};
-use self::stats::{Gauges, Stats};
+use self::stats::Stats;
+use self::topics::{Load, Topics};
 use crate::checkpoint::ledger::Sequence;
 use crate::checkpoint::row::Row;
 use crate::checkpoint::store::Store;
@@ -43,6 +47,8 @@ pub struct Now {
 #[derive(Clone, Debug)]
 pub struct InputSettings {
     pub id: String,
+    /// Index in [`Settings::topics`].
+    pub topic: usize,
     pub content: Content,
     pub framing: Arc<Framing>,
     pub fields: InputFields,
@@ -51,6 +57,7 @@ pub struct InputSettings {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub inputs: Vec<InputSettings>,
+    pub topics: Vec<String>,
     pub host_id: String,
     pub host_name: String,
     /// Largest record in bytes.
@@ -59,6 +66,8 @@ pub struct Settings {
     pub drops_oversize: bool,
     /// Bytes handed to the producer and not acknowledged, at most.
     pub max_inflight: u64,
+    /// Records that the producer takes before deliveries came back.
+    pub max_inflight_records: u64,
     /// Bytes of a file that one turn looks at.
     pub window: usize,
     pub checkpoint_interval: Duration,
@@ -98,9 +107,8 @@ pub struct Tailer<F: FileSystem, B, S> {
     failed: BTreeSet<usize>,
     waiting: Vec<usize>,
     unreadable: BTreeSet<PathBuf>,
-    inflight_bytes: u64,
-    /// When an acknowledgement last arrived, or the first of the outstanding records was sent.
-    acked_at: Duration,
+    topics: Topics,
+    stalls_told_at: Duration,
     last_save: u64,
     is_last_save_taken: bool,
     saved_at: Duration,
@@ -134,6 +142,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let encoder = |input: &InputSettings| Encoder::new(input.content.clone(), input.framing.record_encoding());
         let encoders = settings.inputs.iter().map(encoder).collect();
         let buffer = vec![0; settings.buffer_bytes()];
+        let max = Load { bytes: settings.max_inflight, records: settings.max_inflight_records };
+        let topics = Topics::new(settings.topics.len(), max);
         Self {
             settings,
             files,
@@ -150,8 +160,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             failed: BTreeSet::new(),
             waiting: Vec::new(),
             unreadable: BTreeSet::new(),
-            inflight_bytes: 0,
-            acked_at: Duration::ZERO,
+            topics,
+            stalls_told_at: Duration::ZERO,
             last_save: 0,
             is_last_save_taken: true,
             saved_at: Duration::ZERO,
@@ -175,9 +185,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.take_deliveries(now, wait);
         self.take_saves();
         self.rewind_failed(now);
+        self.wake_held();
         let is_taken = self.pump_ready(now);
+        self.tell_stalls(now);
         self.save_if_due(now);
-        is_taken && !self.ready.is_empty() && self.inflight_bytes < self.settings.max_inflight
+        is_taken && !self.ready.is_empty() && !self.topics.is_full()
     }
 
     fn take_deliveries(&mut self, now: Now, wait: Duration) {
@@ -192,19 +204,23 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     fn settle(&mut self, delivery: Delivery, now: Now) {
         let (slot, sequence) = of_token(delivery.token);
         let Some(source) = self.sources.get_mut(slot).and_then(Option::as_mut) else { return };
-        let before = source.ledger.acknowledged();
+        let before = (source.ledger.acknowledged(), source.ledger.num_acknowledged());
         let Some(num_bytes) = source.ledger.settle(sequence, delivery.error.is_none()) else { return };
-        self.inflight_bytes -= u64::from(num_bytes);
+        let topic = self.settings.inputs[source.input].topic;
+        self.topics.settled(topic, source.partition.unwrap_or_default(), num_bytes, now.mono);
         match delivery.error {
             None => {
-                self.acked_at = now.mono;
-                self.stats.acked_events += 1;
-                self.stats.acked_bytes += source.ledger.acknowledged() - before;
+                let num_acknowledged = source.ledger.num_acknowledged() - before.1;
+                source.tally.finish(num_acknowledged);
+                self.stats.acked_events += num_acknowledged;
+                self.stats.acked_bytes += source.ledger.acknowledged() - before.0;
                 self.is_dirty = true;
                 let has_carry = source.rotation.carry.is_some();
                 if source.retry_at.is_none() && source.delays.num_attempts() > 0 {
                     source.delays.reset();
-                    info!(path = %source.path.display(), "records are acknowledged again");
+                    if self.topics.delivers(topic, slot) {
+                        info!(topic = self.settings.topics[topic], "records are acknowledged again");
+                    }
                 }
                 if has_carry {
                     self.settle_carry(slot);
@@ -302,8 +318,20 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.failed.remove(&slot);
         self.waiting.retain(|&s| s != slot);
         self.ready.retain(|&s| s != slot);
+        self.topics.forget(self.settings.inputs[source.input].topic, slot);
+        self.give_up_pending(&source);
         self.free.push(slot);
         Some(source)
+    }
+
+    /// Counts what will never be delivered of a source that is let go. A settled one has nothing pending.
+    fn give_up_pending(&mut self, source: &Source<F::File>) {
+        let num_delivered = source.ledger.num_acknowledged_behind();
+        let num_lost = source.tally.num_pending().saturating_sub(num_delivered);
+        self.stats.acked_events += num_delivered;
+        if num_lost > 0 {
+            *self.stats.dropped_events.entry("truncated").or_default() += num_lost;
+        }
     }
 
     fn insert(&mut self, source: Source<F::File>) -> usize {
@@ -322,32 +350,13 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         &self.stats
     }
 
-    pub fn gauges(&self, now: Now) -> Gauges {
-        let sources = || self.sources.iter().flatten();
-        let waited = if self.inflight_bytes > 0 { (now.mono - self.acked_at.min(now.mono)).as_secs() } else { 0 };
-        let checks = [
-            ("topic_unknown", self.broker.num_partitions().is_none()),
-            ("unacknowledged", waited > 10),
-            ("delivery_failed", sources().any(|s| s.retry_at.is_some() || s.ledger.has_failed())),
-            ("checkpoint", !self.store.is_ready() && now.mono > self.saved_at + Duration::from_secs(5)),
-            ("unreadable", !self.unreadable.is_empty()),
-        ];
-        Gauges {
-            unread_bytes: sources().map(Source::unread).sum(),
-            inflight_bytes: self.inflight_bytes,
-            open_files: sources().filter(|s| s.file.is_some()).count() as u64,
-            unreadable_files: self.unreadable.len() as u64,
-            unwatched_folders: 0,
-            sources: sources().count() as u64,
-            oldest_unacked_seconds: waited,
-            checkpoint_errors: self.store.num_failures(),
-            blocked: checks.iter().filter(|(_, is_so)| *is_so).map(|(reason, _)| *reason).collect(),
-        }
-    }
-
     /// Every source with its positions, for people.
     pub fn rows(&self) -> impl Iterator<Item = &Source<F::File>> {
         self.sources.iter().flatten()
+    }
+
+    pub fn topic(&self, input: usize) -> &str {
+        &self.settings.topics[self.settings.inputs[input].topic]
     }
 
     pub fn input_id(&self, input: usize) -> &str {

@@ -29,6 +29,8 @@ pub(super) enum Stop {
     Held,
     /// The producer takes no more for now.
     Full,
+    /// The topic of the source takes no more for now.
+    Blocked,
 }
 
 /// What was read of a source: first what another file has of its first events, then its own bytes.
@@ -50,7 +52,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Returns false if the producer took no more.
     pub(super) fn pump_ready(&mut self, now: Now) -> bool {
         for _ in 0..Self::WINDOWS_PER_TURN.max(self.ready.len().min(64)) {
-            if self.inflight_bytes >= self.settings.max_inflight {
+            if self.topics.is_full() {
                 return false;
             }
             let Some(slot) = self.ready.pop_front() else { return true };
@@ -58,13 +60,14 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             let stop = self.pump(slot, &mut buffer, now);
             self.buffer = buffer;
             let Some(source) = self.sources[slot].as_mut() else { continue };
-            source.is_queued = matches!(stop, Stop::More | Stop::Full);
+            source.is_queued = matches!(stop, Stop::More | Stop::Full | Stop::Blocked);
             match stop {
                 Stop::More => self.ready.push_back(slot),
                 Stop::Full => {
                     self.ready.push_front(slot);
                     return false;
                 }
+                Stop::Blocked => self.topics.hold(self.settings.inputs[source.input].topic, slot),
                 Stop::AtEnd | Stop::Held => {}
             }
         }
@@ -76,8 +79,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             Ok(view) => view,
             Err(stop) => return stop,
         };
-        let num_partitions = self.broker.num_partitions();
         let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
+        let num_partitions = self.broker.num_partitions(self.settings.inputs[source.input].topic);
         // A source moves to another partition only when nothing of it is under way: order within a partition.
         if let Some(wanted) = num_partitions.map(|n| source.id.partition(n))
             && source.partition != Some(wanted)
@@ -85,7 +88,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         {
             source.partition = Some(wanted);
         }
-        let Some(partition) = source.partition else { return Stop::Full };
+        let Some(partition) = source.partition else { return Stop::Blocked };
         if source.hole.is_some() {
             return self.pump_hole(slot, buffer, now);
         }

@@ -266,7 +266,12 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if let Some(source) = self.slot_of(from).and_then(|slot| self.sources[slot].as_mut()) {
             settle(&mut source.rotation.carried);
             if let Some(sequence) = arrived.sequence {
+                let before = source.ledger.num_acknowledged();
                 source.ledger.settle(sequence, is_acknowledged);
+                // Events behind it may have been acknowledged long ago.
+                let num_acknowledged = source.ledger.num_acknowledged() - before;
+                source.tally.finish(num_acknowledged);
+                self.stats.acked_events += num_acknowledged;
             }
         }
         if let Some(row) = self.absent.iter_mut().find(|row| row.source == from) {

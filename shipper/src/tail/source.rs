@@ -6,6 +6,7 @@ use std::time::Duration;
 use millrace_common::record::SourceId;
 use millrace_common::retry::Delays;
 
+use super::tally::Tally;
 use crate::checkpoint::ledger::{PositionLedger, Sequence};
 use crate::checkpoint::row::{Carried, Carry, Guard, HourNote, Print, Row};
 use crate::encode::own_fields::OwnFields;
@@ -82,8 +83,7 @@ pub struct Source<F> {
     pub partition: Option<i32>,
     /// Records are cut to this size: the setting, or less where the topic refused more.
     pub max_record: usize,
-    /// No event that ends behind this position was dropped.
-    pub dropped_until: u64,
+    pub tally: Tally,
     /// When the file last grew.
     pub grown_at: Duration,
     pub last_seen_ms: i64,

@@ -35,11 +35,26 @@ pub struct Gauges {
     /// Folders without a watch of the kernel, where only scans see changes.
     pub unwatched_folders: u64,
     pub sources: u64,
-    /// Seconds since the oldest outstanding record could have been acknowledged, 0 if none is.
+    /// The longest that a partition with outstanding records has been without an answer.
     pub oldest_unacked_seconds: u64,
     pub checkpoint_errors: u64,
     /// Why records do not flow, if they do not.
     pub blocked: Vec<&'static str>,
+    /// Events read that are neither acknowledged nor dropped.
+    pub pending_events: u64,
+    pub topics: Vec<TopicGauges>,
+}
+
+/// How things stand with one topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicGauges {
+    pub name: String,
+    pub num_partitions: Option<u32>,
+    pub inflight_bytes: u64,
+    /// Those of the reasons that are about a topic.
+    pub blocked: Vec<&'static str>,
+    /// Partitions that acknowledge nothing, with their brokers.
+    pub stalled: Vec<(i32, String)>,
 }
 
 pub const BLOCKED_REASONS: [&str; 5] =

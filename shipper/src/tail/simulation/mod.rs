@@ -1,8 +1,9 @@
-//! The tailer against a simulated disk, topic and clock, under random faults that a seed repeats.
+//! The tailer against a simulated disk, two topics and a clock, under random faults that a seed repeats.
 //!
 //! The oracle knows every line. A line may be missing only if its bytes were destroyed (truncated, or deleted without an
 //! open descriptor) before a record with them was in the topic. No line may stand under two ids, none may be torn, and all
-//! records of one id must lead to the same index: the same hour of read time.
+//! records of one id must lead to the same index: the same hour of read time. A topic that hangs holds its own files only,
+//! and at any time the events read are those acknowledged, pending and dropped.
 
 mod broker;
 mod events;
@@ -17,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::broker::{Producer, Topic};
+use self::broker::{CAPACITY, NUM_TOPICS, Producer, Topics};
 use self::events::{Kind, Writer};
 use self::files::{Files, Handle};
 use self::random::Random;
@@ -31,7 +32,7 @@ use crate::encode::path_fields::InputFields;
 struct World {
     random: Random,
     files: Files,
-    topic: Rc<RefCell<Topic>>,
+    topics: Rc<RefCell<Topics>>,
     disk: Rc<RefCell<DiskState>>,
     tailer: Option<Tailer<Files, Producer, Saver>>,
     now: Now,
@@ -45,6 +46,7 @@ struct World {
     writers: BTreeMap<PathBuf, Writer>,
     /// Every complete piece by its text: a line, or a part of one.
     written: BTreeSet<String>,
+    topic_by_line: BTreeMap<String, usize>,
     /// Lines whose bytes were destroyed before any record had them.
     excused: BTreeSet<String>,
     /// Files by inode, with what the oracle must know when they vanish.
@@ -54,6 +56,8 @@ struct World {
     /// Lines that may arrive in parts, because their first part stood unfinished for long.
     divisible: BTreeSet<String>,
     trace: Vec<String>,
+    /// Whether one topic was finished while the other may have hung.
+    is_one_finished: bool,
 }
 
 const WINDOW: usize = 160;
@@ -61,17 +65,22 @@ const FIRST_HOUR_MS: i64 = 490_000 * 3_600_000;
 
 fn settings(kind: Kind) -> Settings {
     Settings {
-        inputs: vec![InputSettings {
-            id: "app".into(),
-            content: Content::Text,
-            framing: Arc::new(kind.framing()),
-            fields: InputFields::default(),
-        }],
+        inputs: (0..NUM_TOPICS)
+            .map(|topic| InputSettings {
+                id: format!("input-{topic}"),
+                topic,
+                content: Content::Text,
+                framing: Arc::new(kind.framing()),
+                fields: InputFields::default(),
+            })
+            .collect(),
+        topics: (0..NUM_TOPICS).map(|topic| format!("topic-{topic}")).collect(),
         host_id: "host".into(),
         host_name: "host".into(),
         max_record: 4096,
         drops_oversize: false,
-        max_inflight: 3000,
+        max_inflight: 6000,
+        max_inflight_records: CAPACITY as u64,
         window: WINDOW,
         checkpoint_interval: Duration::from_secs(1),
         partial_after: Duration::from_secs(4),
@@ -91,9 +100,11 @@ impl World {
             state.has_birth_times = random.chance(80);
             state.faults = Some(Random::new(random.next()));
         }
-        let topic = Topic {
+        let topics = Topics {
             log: Vec::new(),
-            num_partitions: random.chance(70).then_some(2),
+            num_partitions: std::array::from_fn(|_| random.chance(70).then_some(2)),
+            is_hung: [false; NUM_TOPICS],
+            taken: BTreeSet::new(),
             random: Random::new(random.next()),
             is_healthy: false,
         };
@@ -103,7 +114,7 @@ impl World {
         let mut world = Self {
             random,
             files,
-            topic: Rc::new(RefCell::new(topic)),
+            topics: Rc::new(RefCell::new(topics)),
             disk: Rc::new(RefCell::new(disk)),
             tailer: None,
             now,
@@ -114,11 +125,13 @@ impl World {
             has_lost_carry: false,
             writers: BTreeMap::new(),
             written: BTreeSet::new(),
+            topic_by_line: BTreeMap::new(),
             excused: BTreeSet::new(),
             deleted: Vec::new(),
             open_lines: BTreeMap::new(),
             divisible: BTreeSet::new(),
             trace: Vec::new(),
+            is_one_finished: false,
         };
         world.start();
         world
@@ -126,7 +139,7 @@ impl World {
 
     fn start(&mut self) {
         let rows = row::from_text(&self.disk.borrow().text).unwrap();
-        let producer = Producer::new(Rc::clone(&self.topic));
+        let producer = Producer::new(Rc::clone(&self.topics));
         let saver = Saver::new(Rc::clone(&self.disk));
         self.tailer = Some(Tailer::new(settings(self.kind), self.files.clone(), producer, saver, rows, 0));
     }
@@ -159,13 +172,34 @@ impl World {
             44..54 => self.scan(),
             54..60 => self.look_around(),
             60..62 => {
-                let mut topic = self.topic.borrow_mut();
-                topic.num_partitions = Some(topic.num_partitions.map_or(2, |n| if n < 4 { n + 1 } else { n }));
+                let mut topics = self.topics.borrow_mut();
+                let at = self.random.below(NUM_TOPICS as u64) as usize;
+                let known = topics.num_partitions[at];
+                topics.num_partitions[at] = Some(known.map_or(2, |n| if n < 4 { n + 1 } else { n }));
             }
             62..63 => self.now.wall_ms += 1_200_000,
+            63..64 => {
+                let at = self.random.below(NUM_TOPICS as u64) as usize;
+                let is_hung = &mut self.topics.borrow_mut().is_hung[at];
+                *is_hung = !*is_hung;
+            }
             _ => self.turn(),
         }
         self.reap(false);
+    }
+
+    /// Every event read is acknowledged, pending or dropped, and none is counted twice.
+    fn count(&self) -> Result<(), String> {
+        let Some(tailer) = &self.tailer else { return Ok(()) };
+        let (stats, pending) = (tailer.stats(), tailer.gauges(self.now).pending_events);
+        let dropped: u64 = stats.dropped_events.values().sum();
+        let num_taken = self.topics.borrow().taken.len() as u64;
+        let is_even = stats.read_events == stats.acked_events + pending + dropped && stats.read_events == num_taken;
+        let told = || {
+            let (read, acked) = (stats.read_events, stats.acked_events);
+            format!("{read} events read, {acked} acknowledged, {pending} pending, {dropped} dropped, {num_taken} sent")
+        };
+        is_even.then_some(()).ok_or_else(told)
     }
 
     fn turn(&mut self) {
@@ -190,7 +224,11 @@ impl World {
             let state = self.files.0.borrow();
             let listed = state.names.iter().filter(|(path, _)| !path.to_string_lossy().ends_with(".gz"));
             listed
-                .map(|(path, inode)| Found { input: 0, path: path.clone(), stat: files::stat(&inode.borrow()) })
+                .map(|(path, inode)| Found {
+                    input: topic_of(path),
+                    path: path.clone(),
+                    stat: files::stat(&inode.borrow()),
+                })
                 .collect()
         };
         if let Some(tailer) = &mut self.tailer {
@@ -222,13 +260,15 @@ impl World {
         (path, handle)
     }
 
-    fn line(&mut self) -> String {
+    fn line(&mut self, path: &Path) -> String {
         self.num_lines += 1;
         // Some lines are longer than a window.
         let length = if self.random.chance(8) { self.random.below(3 * WINDOW as u64) } else { self.random.below(20) };
         // No two lines share a run of bytes, so that a rewrite never looks like what it replaced.
         let fill: String = (0..length).map(|_| char::from(b'a' + self.random.below(26) as u8)).collect();
-        format!("line-{}-{fill}", self.num_lines)
+        let line = format!("line-{}-{fill}", self.num_lines);
+        self.topic_by_line.insert(line.clone(), topic_of(path));
+        line
     }
 
     /// Appends to a file, finishing its unfinished line first.
@@ -249,7 +289,7 @@ impl World {
                 self.written.insert(piece);
                 continue;
             }
-            let line = self.line();
+            let line = self.line(&path);
             if self.random.chance(10) {
                 bytes.extend_from_slice(b"\n\r\n");
             }
@@ -272,7 +312,7 @@ impl World {
             return;
         }
         self.writers.remove(&path);
-        let line = self.line();
+        let line = self.line(&path);
         handle.borrow_mut().content_mut().extend_from_slice(line.as_bytes());
         self.open_lines.insert(key(&handle), line);
     }
@@ -298,7 +338,7 @@ impl World {
         self.writers.remove(&path);
         for _ in 0..self.random.below(6) {
             let (text, piece) = if self.kind == Kind::Lines {
-                let line = self.line();
+                let line = self.line(&path);
                 (format!("{line}\n"), line)
             } else {
                 let writer = self.writers.entry(path.clone()).or_default();
@@ -341,9 +381,9 @@ impl World {
 
     /// Lines of this file that are in no record yet may be missing from now on.
     fn excuse(&mut self, handle: &Handle) {
-        let topic = self.topic.borrow();
+        let topics = self.topics.borrow();
         let delivered: BTreeSet<String> =
-            topic.log.iter().flat_map(|m| self.kind.pieces_of_message(&message(&m.value).0)).collect();
+            topics.log.iter().flat_map(|m| self.kind.pieces_of_message(&message(&m.value).0)).collect();
         let content = handle.borrow_mut().content_mut().clone();
         let text = String::from_utf8(content).unwrap();
         // A part that was flushed is a record of its own.
@@ -385,11 +425,19 @@ impl World {
     fn settle(&mut self) {
         self.files.0.borrow_mut().faults = None;
         self.files.0.borrow().names.values().for_each(|inode| _ = inode.borrow_mut().content_mut());
-        self.topic.borrow_mut().is_healthy = true;
         self.disk.borrow_mut().is_healthy = true;
-        self.topic.borrow_mut().num_partitions.get_or_insert(1);
+        {
+            let mut topics = self.topics.borrow_mut();
+            topics.is_healthy = true;
+            topics.num_partitions.iter_mut().for_each(|num| _ = num.get_or_insert(1));
+            topics.is_hung[0] = false;
+        }
         self.finish_lines();
         for round in 0..400 {
+            if round == 200 {
+                self.is_one_finished = self.is_finished(0);
+                self.topics.borrow_mut().is_hung = [false; NUM_TOPICS];
+            }
             self.pass(Duration::from_secs(if round % 100 == 99 { 400 } else { 1 }));
             self.scan();
             self.look_around();
@@ -406,13 +454,19 @@ impl World {
         self.note_lost_carry();
     }
 
+    fn is_finished(&self, topic: usize) -> bool {
+        let Some(tailer) = &self.tailer else { return false };
+        let mut sources = tailer.rows().filter(|source| source.input == topic);
+        sources.all(|source| source.is_settled() && !source.is_queued && source.retry_at.is_none())
+    }
+
     /// Prints where things stand, for a replayed schedule.
     fn show(&self) {
         for (path, inode) in &self.files.0.borrow().names {
             let inode = inode.borrow();
             eprintln!("file {} inode {} {:?}", path.display(), inode.number, String::from_utf8_lossy(&inode.content));
         }
-        for m in &self.topic.borrow().log {
+        for m in &self.topics.borrow().log {
             let id = millrace_common::record::RecordId::decode(&m.key).unwrap();
             eprintln!("record {} {}+{} {:?}", id.source, id.range.start, id.range.length, message(&m.value));
         }
@@ -440,10 +494,13 @@ impl World {
     }
 
     fn judge(&self) -> Result<(), String> {
-        let topic = self.topic.borrow();
+        let topics = self.topics.borrow();
         let mut by_id: BTreeMap<&[u8], (String, i64, i32)> = BTreeMap::new();
-        for m in &topic.log {
+        for m in &topics.log {
             let (text, time) = message(&m.value);
+            if self.topic_by_line.get(&text).is_some_and(|topic| *topic != m.topic) {
+                return Err(format!("`{text}` is in topic {}", m.topic));
+            }
             let hour = m.timestamp_ms.div_euclid(3_600_000);
             // A wrapped line has the time of its runtime, which no second reading changes.
             let is_wrapped = m.value.windows(10).any(|bytes| bytes == b"\"stream\":\"");
@@ -503,6 +560,13 @@ impl World {
     }
 }
 
+/// The topic of a file, by the number that its first name begins with.
+fn topic_of(path: &Path) -> usize {
+    let name = path.file_name().unwrap().to_string_lossy();
+    let number: usize = name.split('.').next().unwrap().parse().unwrap();
+    number % NUM_TOPICS
+}
+
 fn key(handle: &Handle) -> u64 {
     let inode = handle.borrow();
     inode.number << 32 | inode.birth_time_ns
@@ -518,10 +582,16 @@ fn message(value: &[u8]) -> (String, i64) {
 fn run(seed: u64) -> Result<(), String> {
     let mut world = World::new(seed);
     let num_steps = 30 + world.random.below(200);
+    let in_run = |fault: String| format!("seed {seed}: {fault}");
     for _ in 0..num_steps {
         world.step();
+        world.count().map_err(in_run)?;
     }
     world.settle();
+    world.count().map_err(in_run)?;
+    if !world.is_one_finished {
+        return Err(in_run("a topic that hung held the other".to_owned()));
+    }
     if std::env::var("SIMULATION_SEED").is_ok() {
         world.show();
     }
