@@ -202,7 +202,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Reads what the file before has of the first events to the front of `buffer`, and returns its length.
     pub(super) fn read_carry(&mut self, slot: usize, buffer: &mut [u8], now: Now) -> Result<usize, Stop> {
-        let Some(arrived) = self.sources[slot].as_ref().and_then(|source| source.rotation.carry) else {
+        let Some(source) = self.sources[slot].as_mut() else { return Err(Stop::Held) };
+        let Some(arrived) = source.rotation.carry else {
+            source.forget_carried();
             return Ok(0);
         };
         let Carry { from, start, end } = arrived.carry;
@@ -223,8 +225,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let path = source.path.clone();
         warn!(path = %path.display(), from = %carry.from, "the file with the beginning of an event is gone");
         source.rotation.carry = None;
-        source.open = Open::default();
-        source.ledger.reopen(Open::default());
+        source.forget_carried();
         self.stats.rotation_splits += 1;
         // It may be found yet; then it sends its part itself.
         if self.absent.iter().all(|row| row.source != carry.from) {

@@ -224,6 +224,11 @@ impl<F> Source<F> {
         self.covered.checked_sub(reach)
     }
 
+    /// Events that began in a file that is gone begin with this one.
+    pub fn forget_carried(&mut self) {
+        self.open = self.open.map(|open| u64::from(open).min(self.covered) as u32);
+    }
+
     /// Whether it waits for another source, and must be looked at again although its file has not grown.
     pub fn waits_for_source(&self) -> bool {
         self.rotation.follows.is_some() || (self.rotation.carry.is_some() && self.waiting.is_none())
