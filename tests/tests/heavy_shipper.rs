@@ -1,13 +1,17 @@
 //! The shipper's rows of the failure catalogue that take minutes: `make test-heavy`.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use millrace_tests::kafka::{self, Kafka, KafkaClient};
 use millrace_tests::proxy::{Mode, Proxy};
 use millrace_tests::rig::{LIMIT, Rig};
 use millrace_tests::topic_rig;
+use millrace_tests::wait;
 use millrace_tests::writer::{Format, Traffic};
+use rdkafka::Message as _;
+use serde_json::json;
 
 fn proxied(name: &str, num_partitions: i32) -> Result<(Rig, Kafka, Proxy)> {
     let (kafka, proxy) = Kafka::start_behind_proxy(&kafka::Options::default())?;
@@ -101,4 +105,51 @@ fn p14_four_producers_over_ten_minutes_of_elections() -> Result<()> {
 fn p19_five_minutes_without_the_right_to_write_hold_only_one_topic() -> Result<()> {
     let (kafka, addr) = Kafka::start_guarded(&kafka::Options::default())?;
     topic_rig::p19_without_rights(&kafka, addr, "p19", Duration::from_secs(300))
+}
+
+/// Three minutes scaled down to half of one.
+#[test]
+fn t23_events_of_several_lines_under_load_and_rotation() -> Result<()> {
+    const SECONDS: u64 = 30;
+    const BYTES_PER_SECOND: usize = 5_000_000;
+    let mut rig = Rig::new("t23", 4)?;
+    rig.set("inputs.0.multiline", json!({"start": "^event "}));
+    let mut shipper = rig.start()?;
+    rig.append("app.log", "")?;
+    shipper.wait_logged("tailing")?;
+    let (pid, started) = (shipper.pid(), Instant::now());
+    let (mut num_lines, mut num_bytes) = (0_u64, 0);
+    for tick in 0..SECONDS * 10 {
+        let mut text = String::new();
+        while text.len() < BYTES_PER_SECOND / 10 {
+            for line in 0..1 + num_lines % 7 {
+                let word = if line == 0 { "event" } else { "  more" };
+                text += &format!("{word} <{num_lines}> {}\n", "x".repeat((num_lines % 150) as usize));
+                num_lines += 1;
+            }
+        }
+        num_bytes += text.len();
+        rig.append("app.log", text)?;
+        if tick % 20 == 19 {
+            rig.rename("app.log", &format!("app.log.{tick}"))?;
+        }
+        let due = Duration::from_millis(100 * (tick + 1));
+        std::thread::sleep(due.saturating_sub(started.elapsed()));
+    }
+    println!("{num_lines} lines, {num_bytes} bytes in {:?}", started.elapsed());
+    let seen = wait::until("every line", LIMIT * 2, || {
+        let mut keys = BTreeSet::new();
+        let mut seen = vec![0_u8; num_lines as usize];
+        rig.kafka.for_each_record(&rig.topic, |record| {
+            if keys.insert(record.key().unwrap_or_default().to_vec()) {
+                let value = String::from_utf8_lossy(record.payload().unwrap_or_default()).into_owned();
+                let numbers = value.split('<').skip(1).filter_map(|part| part.split('>').next()?.parse::<usize>().ok());
+                numbers.for_each(|n| seen[n] += 1);
+            }
+        })?;
+        Ok(seen.iter().all(|count| *count > 0).then_some(seen))
+    })?;
+    ensure!(seen.iter().all(|count| *count == 1), "lines are there more than once");
+    ensure!(shipper.pid() == pid && shipper.is_running());
+    shipper.stop()
 }
