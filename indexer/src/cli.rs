@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use millrace_common::config::Setting;
+use millrace_common::exit::Exit;
 use millrace_common::telemetry::logs::LogFormat;
 
-use crate::dlq;
+use crate::config::{self, Config};
+use crate::{dlq, preview, retention, templates};
 
 /// Reads records from Kafka, fits them to the rules of index templates, and indexes each exactly once in Elasticsearch.
 #[derive(Debug, Parser)]
@@ -26,6 +28,13 @@ pub enum Command {
     Run(Settings),
     /// Check the settings and template files without any connection.
     Check(Settings),
+    /// Install index templates, compare them with the cluster, and judge them.
+    #[command(subcommand)]
+    Templates(templates::command::Command),
+    /// Show what becomes of sample records, without any connection.
+    Preview(preview::Preview),
+    /// Delete old indices, where Elasticsearch does not do that by itself.
+    Retention(retention::Retention),
     /// Look at dead letters, and send them back.
     #[command(subcommand)]
     Dlq(dlq::Command),
@@ -78,15 +87,65 @@ pub struct Settings {
     pub admin_listen: Option<String>,
 }
 
+/// What a command cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Kafka,
+    Elasticsearch,
+    Templates,
+}
+
 impl Settings {
+    /// Reads and checks file and flags, template files included; what is wrong with them is printed.
+    ///
+    /// # Errors
+    /// The exit code.
+    pub fn load(&self, needs: &[Need]) -> Result<Config, Exit> {
+        let (name, text) = match &self.config {
+            None => ("command line".to_owned(), String::new()),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    eprintln!("cannot read `{}`: {error}", path.display());
+                    Exit::from_io(&error)
+                })?;
+                (path.display().to_string(), text)
+            }
+        };
+        let mut settings = self.flags();
+        if self.config.is_none() {
+            let missing = self.missing(needs);
+            if !missing.is_empty() {
+                eprintln!("missing: {}; give them, or a file with --config (see --help)", missing.join(", "));
+                return Err(Exit::Usage);
+            }
+            settings.splice(0..0, unused(needs));
+        }
+        let config = config::load(&name, &text, &settings, &|name| std::env::var(name).ok()).map_err(|problem| {
+            eprintln!("{problem}");
+            Exit::Config
+        })?;
+        if needs.contains(&Need::Templates) && config.templates.is_none() {
+            eprintln!("missing: --templates; give it, or `templates.dir` in the file");
+            return Err(Exit::Usage);
+        }
+        Ok(config)
+    }
+
+    /// Whether there is an Elasticsearch to ask, for commands that can do without.
+    pub fn names_elasticsearch(&self) -> bool {
+        !self.elasticsearch.is_empty() || self.config.is_some()
+    }
+
     /// The flags without which nothing runs, unless there is a file.
-    pub fn missing(&self) -> Vec<&'static str> {
+    fn missing(&self, needs: &[Need]) -> Vec<&'static str> {
         let needed = [
-            ("--brokers", self.brokers.is_empty()),
-            ("--topic", self.topic.is_empty()),
-            ("--elasticsearch", self.elasticsearch.is_empty()),
+            (Need::Kafka, "--brokers", self.brokers.is_empty()),
+            (Need::Kafka, "--topic", self.topic.is_empty()),
+            (Need::Elasticsearch, "--elasticsearch", self.elasticsearch.is_empty()),
+            (Need::Templates, "--templates", self.templates.is_none()),
         ];
-        needed.into_iter().filter(|(_, is_missing)| *is_missing).map(|(flag, _)| flag).collect()
+        let missing = needed.into_iter().filter(|(need, _, is_missing)| *is_missing && needs.contains(need));
+        missing.map(|(_, flag, _)| flag).collect()
     }
 
     /// What the flags say, by the places it takes in the file.
@@ -118,6 +177,24 @@ impl Settings {
         }
         settings
     }
+}
+
+/// Stands in for what a run needs and a command does not.
+fn unused(needs: &[Need]) -> Vec<Setting> {
+    let all = [
+        (Need::Kafka, Setting::list("", "kafka.brokers", ["unused:9092"])),
+        (Need::Kafka, Setting::list("", "kafka.topics", ["unused"])),
+        (Need::Elasticsearch, Setting::list("", "elasticsearch.hosts", ["http://unused:9200"])),
+    ];
+    all.into_iter().filter(|(need, _)| !needs.contains(need)).map(|(_, setting)| setting).collect()
+}
+
+/// Runs a command's requests on this thread.
+///
+/// # Errors
+/// Those of the command.
+pub fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }
 
 #[cfg(test)]

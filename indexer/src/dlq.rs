@@ -29,6 +29,7 @@ use settings::Dlq;
 use tally::Tally;
 
 pub use args::Command;
+pub(crate) use show::{escape, to_json};
 
 /// How many letters that cannot be put together are told by their id.
 const MAX_TOLD: usize = 10;

@@ -21,3 +21,5 @@ pub mod commit;
 pub mod health;
 pub mod pipeline;
 pub mod dlq;
+pub mod preview;
+pub mod retention;

@@ -9,10 +9,12 @@ use clap::Parser as _;
 use millrace_common::exit::Exit;
 use millrace_common::shutdown::Signals;
 use millrace_common::telemetry::{admin, logs, metrics};
-use millrace_indexer::cli::{self, Cli, Command, Settings};
-use millrace_indexer::config::{self, Config};
+use millrace_indexer::cli::{self, Cli, Command, Need};
+use millrace_indexer::config::Config;
 use millrace_indexer::health::Health;
-use millrace_indexer::{dlq, pipeline};
+use millrace_indexer::{dlq, pipeline, templates};
+
+const RUN_NEEDS: &[Need] = &[Need::Kafka, Need::Elasticsearch];
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -25,14 +27,14 @@ fn main() -> ExitCode {
     };
     logs::init(cli.log_format, "info");
     match &cli.command {
-        Command::Check(settings) => match load(settings) {
+        Command::Check(settings) => match settings.load(RUN_NEEDS) {
             Ok(_) => {
                 println!("the settings are valid");
                 Exit::Clean.into()
             }
             Err(exit) => exit.into(),
         },
-        Command::Run(settings) => match load(settings) {
+        Command::Run(settings) => match settings.load(RUN_NEEDS) {
             Ok(config) => run(config).unwrap_or_else(|error| {
                 tracing::error!("{error:#}");
                 Exit::Io
@@ -40,6 +42,9 @@ fn main() -> ExitCode {
             Err(exit) => exit,
         }
         .into(),
+        Command::Templates(command) => templates::command::run(command).into(),
+        Command::Preview(preview) => preview.run().into(),
+        Command::Retention(retention) => retention.run().into(),
         Command::Dlq(command) => dlq::run(command).into(),
         Command::Completions { shell } => match std::io::stdout().write_all(&cli::completions(*shell)) {
             Ok(()) => Exit::Clean.into(),
@@ -57,29 +62,4 @@ fn run(config: Config) -> anyhow::Result<Exit> {
     let options = admin::AdminOptions { listen: config.admin_listen.clone(), program: "indexer" };
     let _admin = admin::spawn(options, Arc::clone(&health) as Arc<dyn admin::Health>, metrics, axum::Router::new())?;
     pipeline::run(config, &signals, health)
-}
-
-/// Reads and checks all settings; what is wrong with them is printed.
-fn load(settings: &Settings) -> Result<Config, Exit> {
-    let (name, text) = match &settings.config {
-        None => {
-            let missing = settings.missing();
-            if !missing.is_empty() {
-                eprintln!("missing: {}; give them, or a file with --config (see --help)", missing.join(", "));
-                return Err(Exit::Usage);
-            }
-            ("command line".to_owned(), String::new())
-        }
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                eprintln!("cannot read `{}`: {error}", path.display());
-                Exit::from_io(&error)
-            })?;
-            (path.display().to_string(), text)
-        }
-    };
-    config::load(&name, &text, &settings.flags(), &|name| std::env::var(name).ok()).map_err(|problem| {
-        eprintln!("{problem}");
-        Exit::Config
-    })
 }

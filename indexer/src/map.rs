@@ -18,6 +18,7 @@ mod judge;
 mod options;
 mod plan;
 mod predict;
+mod server;
 mod template;
 mod walk;
 
@@ -25,7 +26,7 @@ pub use action::{Action, ActionKind, Actions, Reject, RejectReason, Verdict};
 pub use options::{Flavor, OnConflict, RuleOptions, ServerVersion, Unmapped};
 pub use plan::{Input, Plan, PlanError, State};
 pub use predict::{NewField, Outcome, Prediction};
-pub use template::{Composed, TemplateFault, TemplateFile, TemplateKind, TemplateSet};
+pub use template::{Composed, Server, TemplateFault, TemplateFile, TemplateKind, TemplateSet};
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,13 @@
 //! From a document to the name of its index.
 
+mod dated;
 mod fields;
 mod name;
 mod pattern;
 mod router;
 mod time;
 
+pub use dated::{DatedNames, Undated};
 pub use fields::find_field;
 pub use pattern::{Pattern, PatternError};
 pub use router::{AcceptTime, Destination, Router, RouterOptions};

@@ -1,7 +1,11 @@
 //! Index templates between files, cluster and plans.
 
+pub mod command;
+mod diff;
 mod install;
+mod lint;
 mod lookup;
+mod usage;
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +15,7 @@ use millrace_common::retry::Delays;
 use crate::bulk::client::Client;
 use crate::map::{ServerVersion, TemplateFault, TemplateFile, TemplateSet};
 
-pub use lookup::{Lookup, LookupError, look_up};
+pub use lookup::{Lookup, LookupError, look_up, parse_version};
 
 /// The templates of a running indexer.
 pub struct Templates {
@@ -93,13 +97,13 @@ pub async fn set_up(client: &Client, templates: &Templates, report: impl Fn(Resu
 }
 
 async fn try_set_up(client: &Client, templates: &Templates) -> Result<ServerVersion, NotReady> {
-    let version = lookup::server_version(client).await;
-    let version = version.map_err(|words| NotReady { label: "elasticsearch_unreachable", words })?;
+    let server = lookup::inspect(client).await;
+    let server = server.map_err(|words| NotReady { label: "elasticsearch_unreachable", words })?;
     if let Some(set) = &templates.set {
-        for (kind, name, body) in set.bodies() {
+        for (kind, name, body) in set.for_server(server).bodies() {
             let confirmed = install::confirm(client, kind, name, body, templates.apply).await;
             confirmed.map_err(|words| NotReady { label: "templates", words })?;
         }
     }
-    Ok(version)
+    Ok(server.version)
 }

@@ -78,6 +78,7 @@ struct State {
     templates: HashMap<String, Value>,
     /// Index -> mapping answered for it; an index with documents answers an empty one.
     mappings: HashMap<String, Value>,
+    has_ilm: bool,
     connections: Vec<TcpStream>,
     /// `X-Opaque-Id` of requests that are worked on behind a closed connection.
     running: Vec<String>,
@@ -104,6 +105,7 @@ impl FakeElasticsearch {
             documents: BTreeMap::new(),
             templates: HashMap::new(),
             mappings: HashMap::new(),
+            has_ilm: false,
             connections: Vec::new(),
             running: Vec::new(),
         };
@@ -125,6 +127,21 @@ impl FakeElasticsearch {
     /// Decides about each bulk request from now on.
     pub fn script(&self, script: impl FnMut(&Bulk) -> Answer + Send + 'static) {
         self.state().script = Box::new(script);
+    }
+
+    /// From now on it has lifecycle management, as Elastic documents it: `_ilm/status` and `_ilm/policy/<name>`.
+    pub fn offer_lifecycle_management(&self) {
+        self.state().has_ilm = true;
+    }
+
+    /// Installs a template as somebody else would; `path` is that of its `PUT`, without a slash before it.
+    pub fn set_template(&self, path: &str, body: Value) {
+        self.state().templates.insert(path.to_owned(), body);
+    }
+
+    /// What was installed under `path`.
+    pub fn template(&self, path: &str) -> Option<Value> {
+        self.state().templates.get(path).cloned()
     }
 
     /// Answers this mapping for an index, as if it were there.
@@ -397,6 +414,7 @@ fn other(shared: &Shared, request: &Request, path: &str) -> Reply {
             let tasks: serde_json::Map<String, Value> = state.running.iter().enumerate().map(task).collect();
             ok(json!({"nodes": {"fake": {"tasks": tasks}}}))
         }
+        ("GET", "_ilm/status") if state.has_ilm => ok(json!({"operation_mode": "RUNNING"})),
         ("GET", "_index_template") => ok(json!({"index_templates": []})),
         ("POST", path) if path.starts_with("_index_template/_simulate_index/") => {
             ok(json!({"template": {"mappings": {}, "settings": {}}, "overlapping": []}))
@@ -409,6 +427,10 @@ fn other(shared: &Shared, request: &Request, path: &str) -> Reply {
         ("GET", path) if path.starts_with('_') => match (state.templates.get(path), path.split_once('/')) {
             (Some(body), Some(("_index_template", name))) => {
                 ok(json!({"index_templates": [{"name": name, "index_template": body}]}))
+            }
+            (Some(body), Some(("_ilm", name))) => {
+                let name = name.trim_start_matches("policy/");
+                ok(json!({name: {"version": 1, "modified_date": "2026-11-25T10:00:00.000Z", "policy": body["policy"]}}))
             }
             (Some(body), Some((_, name))) => {
                 ok(json!({"component_templates": [{"name": name, "component_template": body}]}))

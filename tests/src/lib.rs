@@ -6,6 +6,7 @@
 //!             process    kafka    process    elasticsearch
 //! ```
 
+pub mod differential;
 pub mod elasticsearch;
 pub mod fake_elasticsearch;
 pub mod http;

@@ -43,6 +43,7 @@ pub(super) enum Misfit {
     WriteToAlias,
     CopyOfObject,
     ScriptedField,
+    DotsIntoNested,
 }
 
 impl Misfit {
@@ -63,6 +64,7 @@ impl Misfit {
             Self::TooDeep => "is nested deeper than `depth_limit`",
             Self::WriteToAlias => "is written to a field alias",
             Self::CopyOfObject => "is an object in a field with `copy_to`",
+            Self::DotsIntoNested => "is reached with dots through a nested object",
             Self::ScriptedField => "is written to a field with a script",
         }
     }

@@ -131,7 +131,7 @@ impl<'r> Decider<'_, 'r> {
             What::New(new) => self.new_field(finding, new, created),
             What::Misfit { misfit, .. } | What::Implausible { misfit, .. } => self.conflict(finding, reason(*misfit)),
             What::Disagreement { .. } | What::Orphan => self.conflict(finding, RejectReason::TypeConflict),
-            What::BadName => self.unnameable(finding, RejectReason::FieldName),
+            What::BadName | What::BadPlace => self.unnameable(finding, RejectReason::FieldName),
             What::TooDeep => self.unnameable(finding, RejectReason::Depth),
             What::TooManyNested if self.rule.on_conflict == OnConflict::Send => Ok(Step::Nothing),
             What::TooManyNested => Err(reject(RejectReason::Limit, finding)),
@@ -147,7 +147,7 @@ impl<'r> Decider<'_, 'r> {
         if created.contains_key(&finding.path) {
             return Ok(Step::Nothing);
         }
-        if let Some(room) = self.room.checked_sub(new.charge) {
+        if let Some(room) = self.room.checked_sub(new.charge.max(new.cost)) {
             self.room = room;
             created.insert(finding.path.clone(), Arc::clone(new));
             return Ok(Step::Nothing);
@@ -213,7 +213,7 @@ fn rank(what: &What) -> u8 {
     match what {
         What::Duplicate => 0,
         What::Misfit { .. } | What::Implausible { .. } | What::Disagreement { .. } | What::Orphan => 1,
-        What::BadName | What::TooDeep | What::TooManyNested | What::Strict | What::Unmapped => 2,
+        What::BadName | What::BadPlace | What::TooDeep | What::TooManyNested | What::Strict | What::Unmapped => 2,
         What::New(_) => 3,
         What::Unsure => 4,
     }
@@ -247,7 +247,7 @@ pub(super) fn why(finding: &Finding<'_, '_>) -> String {
         }
         What::Disagreement { first, second } => format!("would be both {first} and {second} in one document"),
         What::Orphan => "would be created below an object that `dynamic: runtime` leaves out".to_owned(),
-        What::BadName => "has a name that Elasticsearch refuses".to_owned(),
+        What::BadName | What::BadPlace => "has a name that Elasticsearch refuses".to_owned(),
         What::TooDeep => "is nested deeper than the index allows".to_owned(),
         What::Duplicate => "is there again later in the same object; the last one counts".to_owned(),
         What::TooManyNested => "has more nested objects than the index allows".to_owned(),

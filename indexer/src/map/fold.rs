@@ -22,6 +22,8 @@ pub(super) struct FoldLimits {
     pub ignore_above: usize,
     /// Names in a key, from the fold field down.
     pub depth: usize,
+    /// Bytes that stand before the key in a term.
+    pub prefix: usize,
 }
 
 /// What had to be done to names and members.
@@ -117,7 +119,7 @@ impl<'p, 't> FoldTree<'p, 't> {
 
     pub(super) fn write(self, limits: FoldLimits, field: &str, actions: &mut Actions, out: &mut Vec<u8>) {
         let mut writer = Writer { limits, field, notes: self.notes, actions, out };
-        writer.branch(self.root, 1, 0);
+        writer.branch(self.root, 1, limits.prefix);
         let Notes { nul, cut, duplicates } = writer.notes;
         for (count, kind, why) in [
             (nul, ActionKind::Nul, "NUL in a key"),
@@ -272,7 +274,7 @@ impl Writer<'_> {
                     return self.branch(branch, depth + 1, key_bytes + 1);
                 }
                 let mut text = Vec::new();
-                let limits = FoldLimits { depth: usize::MAX, ignore_above: 0 };
+                let limits = FoldLimits { depth: usize::MAX, ignore_above: 0, prefix: 0 };
                 let mut inner =
                     Writer { limits, field: self.field, notes: self.notes, actions: self.actions, out: &mut text };
                 inner.branch(branch, 1, 0);
@@ -331,6 +333,7 @@ impl Writer<'_> {
         let limits = FlattenedLimits {
             ignore_above: self.limits.ignore_above,
             depth: self.limits.depth.saturating_sub(depth - 1),
+            prefix: 0,
         };
         let is_short = key_bytes + value.raw().len() < MAX_TERM_BYTES;
         let fits = is_short && !value.raw().contains('\n') && flattened(value, limits) == Fit::Fits;

@@ -5,6 +5,7 @@ use millrace_common::json::{Kind, Value};
 use super::check::number;
 use super::check::{self, Fit, MAX_TERM_BYTES, Misfit, text_of};
 use super::plan::model::{Field, FieldKind, Model};
+use super::server::Behaviour;
 
 /// The answer and the field that gave it: the field itself or one of its multi-fields.
 #[derive(Clone, Copy)]
@@ -22,7 +23,7 @@ pub(super) fn judge<'m>(model: &'m Model, field: &'m Field, value: Value<'_, '_>
         }
         return worst;
     }
-    worst.fit = one(field, value);
+    worst.fit = one(field, value, model);
     for &id in &field.subfields {
         worst = worse(worst, judge(model, model.field(id), value));
     }
@@ -40,7 +41,21 @@ fn worse<'m>(a: Judged<'m>, b: Judged<'m>) -> Judged<'m> {
     if rank(b.fit) > rank(a.fit) { b } else { a }
 }
 
-fn one(field: &Field, value: Value<'_, '_>) -> Fit {
+fn one(field: &Field, value: Value<'_, '_>, model: &Model) -> Fit {
+    match strict(field, value, model.server) {
+        Fit::Refused(misfit) if misfit != Misfit::ImmenseTerm && ignores_any_malformed(field, model) => Fit::Ignored,
+        fit => fit,
+    }
+}
+
+pub(super) fn ignores_any_malformed(field: &Field, model: &Model) -> bool {
+    let server = model.server;
+    let is_covered = (server.ignores_any_malformed && model.limits.ignore_malformed)
+        || (server.ignores_objects && field.ignore_malformed);
+    is_covered && !matches!(field.kind, FieldKind::Alias) && !field.has_script
+}
+
+fn strict(field: &Field, value: Value<'_, '_>, server: Behaviour) -> Fit {
     if field.has_script {
         return Fit::Refused(Misfit::ScriptedField);
     }
@@ -50,23 +65,25 @@ fn one(field: &Field, value: Value<'_, '_>) -> Fit {
         (FieldKind::Unknown, _) => Fit::Unsure,
         (_, Kind::Null) => Fit::Fits,
         (FieldKind::Flattened { ignore_above, depth_limit, has_terms }, Kind::Object) => {
-            let limits = FlattenedLimits { ignore_above: *ignore_above, depth: *depth_limit };
+            let prefix = term_prefix(field);
+            let limits = FlattenedLimits { ignore_above: *ignore_above, depth: *depth_limit, prefix };
             if *has_terms { flattened(value, limits) } else { Fit::Fits }
         }
         (FieldKind::Flattened { has_terms: false, .. }, _) => Fit::Fits,
         (FieldKind::Flattened { .. }, _) => Fit::Refused(Misfit::ValueForObject),
         (FieldKind::Boolean { is_stored_anyhow: false }, Kind::Object) => Fit::Unsure,
+        (FieldKind::Date { .. }, Kind::Object) if field.ignore_malformed && server.reads_into_dates => Fit::Unsure,
         (_, Kind::Object) => Fit::Refused(Misfit::ObjectForValue),
-        _ => match scalar(field, value) {
+        _ => match scalar(field, value, server) {
             Fit::Refused(misfit) if field.ignore_malformed && misfit != Misfit::ImmenseTerm => Fit::Ignored,
             fit => fit,
         },
     }
 }
 
-fn scalar(field: &Field, value: Value<'_, '_>) -> Fit {
+fn scalar(field: &Field, value: Value<'_, '_>, server: Behaviour) -> Fit {
     match &field.kind {
-        FieldKind::Number { number, coerce } => number::check(value, *number, *coerce),
+        FieldKind::Number { number, coerce } => number::check(value, *number, *coerce, server),
         FieldKind::Boolean { is_stored_anyhow } if *is_stored_anyhow => check::boolean(value),
         FieldKind::Date { formats, is_nanos } => formats.check(value, *is_nanos),
         FieldKind::Ip => check::ip(value),
@@ -91,20 +108,27 @@ fn scalar(field: &Field, value: Value<'_, '_>) -> Fit {
     }
 }
 
+/// How many bytes stand before the key in the terms of a flattened field: in OpenSearch `attrs.attrs.` for `attrs`.
+pub(super) fn term_prefix(field: &Field) -> usize {
+    if field.type_name == "flat_object" { 2 * (field.path.len() + 1) } else { 0 }
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct FlattenedLimits {
     /// In UTF-16 units.
     pub ignore_above: usize,
     /// Names in a key, from the flattened field down.
     pub depth: usize,
+    /// Bytes before the key in a term; where there are some, keys may hold NUL.
+    pub prefix: usize,
 }
 
 /// Whether an object can be a value of a `flattened` field.
 pub(super) fn flattened(value: Value<'_, '_>, limits: FlattenedLimits) -> Fit {
     // No key and value together can be longer than the text they stand in.
-    let may_be_long = value.raw().len() > MAX_TERM_BYTES;
-    let may_have_nul = value.raw().contains("\\u0000");
-    flattened_object(value, limits, 1, 0, may_be_long, may_have_nul)
+    let may_be_long = limits.prefix + value.raw().len() > MAX_TERM_BYTES;
+    let may_have_nul = limits.prefix == 0 && value.raw().contains("\\u0000");
+    flattened_object(value, limits, 1, limits.prefix, may_be_long, may_have_nul)
 }
 
 fn flattened_object(

@@ -15,7 +15,9 @@ use super::action::{ActionKind, Actions, Reject, RejectReason, Verdict};
 use super::decide::{Decider, Decision, Edit};
 use super::emit::emit;
 use super::fold::{FoldLimits, FoldTree, Moved};
+use super::judge::term_prefix;
 use super::options::{RuleOptions, ServerVersion, Unmapped};
+use super::server::Behaviour;
 use super::walk::Walk;
 
 pub(super) use self::dynamic::simple_match;
@@ -36,8 +38,6 @@ pub struct Plan {
     rule: RuleOptions,
     fold: Option<FoldLimits>,
     budget: u64,
-    #[expect(dead_code, reason = "answers differ by version once other servers are compared")]
-    server: ServerVersion,
 }
 
 /// What changes from document to document of one index: names that documents on their way will create.
@@ -75,7 +75,7 @@ impl Plan {
         rule: &RuleOptions,
         server: ServerVersion,
     ) -> Result<Self, PlanError> {
-        let model = compile::model(mappings, settings)?;
+        let model = compile::model(mappings, settings, Behaviour::of(server))?;
         let fold = match &rule.fold_into {
             Some(field) => Some(fold_limits(&model, field)?),
             None if rule.unmapped == Unmapped::Fold => {
@@ -88,7 +88,7 @@ impl Plan {
         };
         let limit = model.limits.total_fields;
         let budget = rule.field_budget.map_or(limit, |budget| limit.min(budget.into()));
-        Ok(Self { model, rule: rule.clone(), fold, budget, server })
+        Ok(Self { model, rule: rule.clone(), fold, budget })
     }
 
     /// Decides what to send. Appends to `out` only for [`Verdict::Rewritten`].
@@ -179,15 +179,16 @@ fn fold_limits(model: &Model, field: &str) -> Result<FoldLimits, PlanError> {
     match model.find(field) {
         None => Err(fault("is not in the mapping; map it as `flattened`, or as `object` with `enabled: false`")),
         Some(Child::Object(id)) if !model.object(id).is_enabled => {
-            Ok(FoldLimits { ignore_above: 0, depth: DISABLED_DEPTH })
+            Ok(FoldLimits { ignore_above: 0, depth: DISABLED_DEPTH, prefix: 0 })
         }
         Some(Child::Object(_)) => Err(fault("is an object; only `enabled: false` takes any content")),
         Some(Child::Field(id)) => match &model.field(id).kind {
             FieldKind::Flattened { has_terms: false, depth_limit, .. } => {
-                Ok(FoldLimits { ignore_above: 0, depth: *depth_limit })
+                Ok(FoldLimits { ignore_above: 0, depth: *depth_limit, prefix: 0 })
             }
             FieldKind::Flattened { ignore_above, depth_limit, .. } => {
-                Ok(FoldLimits { ignore_above: *ignore_above, depth: *depth_limit })
+                let prefix = term_prefix(model.field(id));
+                Ok(FoldLimits { ignore_above: *ignore_above, depth: *depth_limit, prefix })
             }
             _ => Err(fault(&format!(
                 "is of type `{}`; it must be `flattened` (OpenSearch: `flat_object`) or `object` with `enabled: false`",

@@ -3,9 +3,12 @@
 use millrace_common::json::{self, Kind};
 
 use super::action::RejectReason;
+use super::check::Misfit;
 use super::decide::{reason, why};
 use super::plan::Plan;
-use super::plan::model::{Child, Field};
+use super::plan::created::Created;
+use super::plan::model::{Child, Field, Model};
+use super::server::{Behaviour, Counting};
 use super::walk::{Finding, Walk, What};
 
 /// What Elasticsearch would make of a document, given the mapping as it was read.
@@ -38,68 +41,123 @@ pub struct NewField {
     pub is_runtime: bool,
 }
 
+/// When a server notices something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// While it reads the document.
+    Reading,
+    /// When it adds the new fields to the mapping.
+    Merging,
+    /// When it checks the mapping that came of it.
+    Checking,
+    /// When it writes the terms.
+    Writing,
+}
+
 impl Plan {
     /// Predicts Elasticsearch's answer to an unchanged document.
     pub fn predict(&self, document: json::Value<'_, '_>) -> Prediction {
-        let rejected = |reason, field: &str, detail| Prediction {
-            outcome: Outcome::Rejected { reason, field: field.to_owned(), detail },
-            creates: Vec::new(),
-        };
         if document.kind() != Kind::Object {
-            return rejected(RejectReason::NotAnObject, "", "the document is not a JSON object".to_owned());
+            let detail = "the document is not a JSON object".to_owned();
+            let outcome = Outcome::Rejected { reason: RejectReason::NotAnObject, field: String::new(), detail };
+            return Prediction { outcome, creates: Vec::new() };
         }
         let mut walk = Walk::new(&self.model, None, false);
         walk.document(document);
-        let mut creates: Vec<NewField> = Vec::new();
-        let mut cost = 0;
-        let mut unsure = None;
-        // New fields are merged at the end of a document, so that a disagreement is found last.
-        let is_late = |finding: &&Finding<'_, '_>| matches!(finding.what, What::Disagreement { .. } | What::Orphan);
-        let (late, first): (Vec<_>, Vec<_>) = walk.findings.iter().partition(is_late);
-        for finding in first.into_iter().chain(late) {
+        let mut reading = Reading { model: &self.model, charged: 0, cost: 0, creates: Vec::new(), unsure: None };
+        let refused = reading
+            .refusal(&walk.findings, When::Reading)
+            .or_else(|| reading.refusal(&walk.findings, When::Merging))
+            .or_else(|| reading.past_the_limit())
+            .or_else(|| reading.refusal(&walk.findings, When::Checking))
+            .or_else(|| reading.refusal(&walk.findings, When::Writing));
+        let Reading { creates, unsure, .. } = reading;
+        match (refused, unsure) {
+            (Some(outcome), _) => Prediction { outcome, creates: Vec::new() },
+            (None, Some(field)) => Prediction { outcome: Outcome::Unsure { field }, creates },
+            (None, None) => Prediction { outcome: Outcome::Accepted, creates },
+        }
+    }
+}
+
+/// What came of the findings so far.
+struct Reading<'m> {
+    model: &'m Model,
+    /// Against the limit of fields: while the document is read,
+    charged: u64,
+    /// and at its end.
+    cost: u64,
+    creates: Vec<NewField>,
+    unsure: Option<String>,
+}
+
+impl Reading<'_> {
+    /// The first refusal among what is noticed at that time, unless something before it is not known.
+    fn refusal(&mut self, findings: &[Finding<'_, '_>], when: When) -> Option<Outcome> {
+        for finding in findings.iter().filter(|finding| noticed(finding, self.model.server) == when) {
             let reason = match &finding.what {
                 What::Unmapped | What::Implausible { .. } => continue,
                 What::Unsure => {
-                    unsure.get_or_insert_with(|| finding.path.clone());
+                    self.unsure.get_or_insert_with(|| finding.path.clone());
                     continue;
                 }
-                What::New(new) => {
-                    if let Some(known) = creates.iter_mut().find(|known| known.path == finding.path) {
-                        known.type_name.clone_from(&new.type_name);
-                        continue;
-                    }
-                    let is_copied_to = |field: &Field| field.copy_to.contains(&finding.path);
-                    if matches!(new.child, Child::Object(_)) && self.model.fields.iter().any(is_copied_to) {
-                        // Refused by the mapping that the document asks for: fields are not copied to objects.
-                        unsure.get_or_insert_with(|| finding.path.clone());
-                    }
-                    let is_within = self.model.num_fields + cost + new.charge <= self.model.limits.total_fields;
-                    if is_within {
-                        cost += new.charge;
-                        creates.push(NewField {
-                            path: finding.path.clone(),
-                            type_name: new.type_name.clone(),
-                            is_runtime: new.is_runtime,
-                        });
-                        continue;
-                    }
-                    if self.model.limits.ignore_dynamic_beyond {
-                        continue;
-                    }
-                    RejectReason::FieldBudget
-                }
+                What::New(new) if self.takes(finding, new) => continue,
+                What::New(_) => RejectReason::FieldBudget,
                 What::Strict => RejectReason::UnmappedField,
                 What::Misfit { misfit, .. } => reason(*misfit),
                 What::Disagreement { .. } | What::Orphan => RejectReason::TypeConflict,
-                What::BadName | What::Duplicate => RejectReason::FieldName,
+                What::BadName | What::BadPlace | What::Duplicate => RejectReason::FieldName,
                 What::TooDeep => RejectReason::Depth,
                 What::TooManyNested => RejectReason::Limit,
             };
-            if unsure.is_none() {
-                return rejected(reason, &finding.path, why(finding));
+            if self.unsure.is_none() {
+                return Some(Outcome::Rejected { reason, field: finding.path.clone(), detail: why(finding) });
             }
         }
-        let outcome = unsure.map_or(Outcome::Accepted, |field| Outcome::Unsure { field });
-        Prediction { outcome, creates }
+        None
+    }
+
+    /// Whether there is room for a new field.
+    fn takes(&mut self, finding: &Finding<'_, '_>, new: &Created) -> bool {
+        if let Some(known) = self.creates.iter_mut().find(|known| known.path == finding.path) {
+            known.type_name.clone_from(&new.type_name);
+            return true;
+        }
+        let is_copied_to = |field: &Field| field.copy_to.contains(&finding.path);
+        if matches!(new.child, Child::Object(_)) && self.model.fields.iter().any(is_copied_to) {
+            // Refused by the mapping that the document asks for: fields are not copied to objects.
+            self.unsure.get_or_insert_with(|| finding.path.clone());
+        }
+        let limits = &self.model.limits;
+        if self.model.num_fields + self.charged + new.charge > limits.total_fields && new.charge > 0 {
+            return limits.ignore_dynamic_beyond;
+        }
+        self.charged += new.charge;
+        self.cost += new.cost;
+        let (path, type_name, is_runtime) = (finding.path.clone(), new.type_name.clone(), new.is_runtime);
+        self.creates.push(NewField { path, type_name, is_runtime });
+        true
+    }
+
+    fn past_the_limit(&self) -> Option<Outcome> {
+        let is_past = self.model.num_fields + self.cost > self.model.limits.total_fields;
+        let first = self.creates.first().filter(|_| self.model.server.counting != Counting::AsMet && is_past)?;
+        let detail = "with the fields after it, exceeds `total_fields.limit`".to_owned();
+        let rejected = Outcome::Rejected { reason: RejectReason::FieldBudget, field: first.path.clone(), detail };
+        self.unsure.is_none().then_some(rejected)
+    }
+}
+
+fn noticed(finding: &Finding<'_, '_>, server: Behaviour) -> When {
+    match &finding.what {
+        What::Disagreement { .. } | What::Orphan | What::BadPlace => When::Merging,
+        What::TooDeep if server.has_old_parser => When::Checking,
+        // Elasticsearch looks at the terms of flattened fields itself, at those of others Lucene does.
+        What::Misfit { misfit: Misfit::ImmenseTerm, type_name }
+            if server.has_old_parser && type_name != "flattened" =>
+        {
+            When::Writing
+        }
+        _ => When::Reading,
     }
 }

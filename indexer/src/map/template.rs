@@ -1,17 +1,21 @@
 //! Index templates read from files and composed as Elasticsearch does.
 //!
-//! Layout of the folder: `NAME.json` is an index template, `component/NAME.json` a component template and
-//! `legacy/NAME.json` a legacy template; each file is the very body of its `PUT` request.
+//! Layout of the folder: `NAME.json` is an index template, `component/NAME.json` a component template,
+//! `legacy/NAME.json` a legacy template and `policy/NAME.json` a policy of index lifecycle management; each file is the
+//! very body of its `PUT` request.
 
 mod compose;
 mod known;
 mod validate;
+mod variant;
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use super::plan::simple_match;
+
+pub use variant::Server;
 
 /// A file of `templates.dir`: `name` is its path below that folder with `/`, e.g. `component/base.json`.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ pub struct TemplateFault {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TemplateKind {
+    /// `PUT _ilm/policy/<name>`
+    Policy,
     /// `PUT _component_template/<name>`
     Component,
     /// `PUT _index_template/<name>`
@@ -75,8 +81,8 @@ impl TemplateSet {
             let fault = |what: String| TemplateFault { file: file.name.clone(), path: String::new(), what };
             let Some((kind, name)) = kind_and_name(&file.name) else {
                 faults.push(fault(
-                    "is in a folder that means nothing here: index templates stand at the top, others in `component/` \
-                     or `legacy/`"
+                    "is in a folder that means nothing here: index templates stand at the top, others in `component/`, \
+                     `legacy/` or `policy/`"
                         .to_owned(),
                 ));
                 continue;
@@ -138,31 +144,48 @@ impl TemplateSet {
             let of_kind = self.bodies.iter().filter(move |((other, _), _)| *other == kind);
             of_kind.filter(|(_, body)| patterns(body).iter().any(|pattern| simple_match(pattern, index_name)))
         };
-        if let Some(((_, name), body)) = matching(TemplateKind::Index).max_by_key(|(_, body)| priority(body)) {
-            let components = strings(body.get("composed_of")).into_iter().filter_map(|component| {
-                self.bodies.get(&(TemplateKind::Component, component.to_owned()))?.get("template")
-            });
-            let layers: Vec<&Value> = components.chain(body.get("template")).collect();
-            return Some(Composed {
-                name: name.clone(),
-                priority: priority(body),
-                settings: compose::settings(&layers),
-                mappings: compose::mappings(&layers),
-                aliases: compose::aliases(&layers),
-                is_data_stream: body.get("data_stream").is_some(),
-            });
+        if let Some(((_, name), _)) = matching(TemplateKind::Index).max_by_key(|(_, body)| priority(body)) {
+            return self.composed(TemplateKind::Index, name);
         }
         let mut legacy: Vec<_> = matching(TemplateKind::Legacy).collect();
         legacy.sort_by_key(|(_, body)| body.get("order").and_then(Value::as_i64).unwrap_or(0));
         let layers: Vec<&Value> = legacy.iter().map(|(_, body)| *body).collect();
         let names: Vec<&str> = legacy.iter().map(|((_, name), _)| name.as_str()).collect();
-        (!layers.is_empty()).then(|| Composed {
-            name: names.join(","),
-            priority: 0,
-            settings: compose::settings(&layers),
-            mappings: compose::legacy_mappings(&layers),
-            aliases: compose::aliases(&layers),
-            is_data_stream: false,
+        (!layers.is_empty()).then(|| composed_legacy(names.join(","), &layers))
+    }
+
+    /// What one template alone, with its components, makes of an index; `None` for components and policies.
+    pub fn composed(&self, kind: TemplateKind, name: &str) -> Option<Composed> {
+        let body = self.bodies.get(&(kind, name.to_owned()))?;
+        match kind {
+            TemplateKind::Policy | TemplateKind::Component => None,
+            TemplateKind::Legacy => Some(composed_legacy(name.to_owned(), &[body])),
+            TemplateKind::Index => {
+                let components = strings(body.get("composed_of")).into_iter().filter_map(|component| {
+                    self.bodies.get(&(TemplateKind::Component, component.to_owned()))?.get("template")
+                });
+                let layers: Vec<&Value> = components.chain(body.get("template")).collect();
+                Some(Composed {
+                    name: name.to_owned(),
+                    priority: priority(body),
+                    settings: compose::settings(&layers),
+                    mappings: compose::mappings(&layers),
+                    aliases: compose::aliases(&layers),
+                    is_data_stream: body.get("data_stream").is_some(),
+                })
+            }
+        }
+    }
+
+    /// Index templates that match the same names: the one that loses, the one that wins, and a pattern of the first.
+    pub fn overlaps(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        let of_kind = || self.bodies.iter().filter(|((kind, _), _)| *kind == TemplateKind::Index);
+        of_kind().flat_map(move |((_, lower), a)| {
+            let higher = of_kind().filter(move |(_, b)| priority(a) < priority(b));
+            higher.filter_map(move |((_, higher), b)| {
+                let meets = |x: &&str| patterns(b).iter().any(|y| simple_match(x, y) || simple_match(y, x));
+                Some((lower.as_str(), higher.as_str(), patterns(a).into_iter().find(meets)?))
+            })
         })
     }
 
@@ -172,13 +195,56 @@ impl TemplateSet {
     }
 }
 
+fn composed_legacy(name: String, layers: &[&Value]) -> Composed {
+    Composed {
+        name,
+        priority: 0,
+        settings: compose::settings(layers),
+        mappings: compose::legacy_mappings(layers),
+        aliases: compose::aliases(layers),
+        is_data_stream: false,
+    }
+}
+
 fn kind_and_name(file: &str) -> Option<(TemplateKind, &str)> {
     let name = file.strip_suffix(".json")?;
     match name.split_once('/') {
         None => Some((TemplateKind::Index, name)),
         Some(("component", name)) if !name.contains('/') => Some((TemplateKind::Component, name)),
         Some(("legacy", name)) if !name.contains('/') => Some((TemplateKind::Legacy, name)),
+        Some(("policy", name)) if !name.contains('/') => Some((TemplateKind::Policy, name)),
         Some(_) => None,
+    }
+}
+
+impl TemplateKind {
+    /// The file that a template of this kind and name is read from.
+    pub fn file(self, name: &str) -> String {
+        match self {
+            Self::Policy => format!("policy/{name}.json"),
+            Self::Component => format!("component/{name}.json"),
+            Self::Index => format!("{name}.json"),
+            Self::Legacy => format!("legacy/{name}.json"),
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "lifecycle policy",
+            Self::Component => "component template",
+            Self::Index => "index template",
+            Self::Legacy => "legacy template",
+        }
+    }
+
+    /// Who manages a template, and its version.
+    pub fn origin(self, body: &Value) -> (Option<&str>, Option<i64>) {
+        let meta = if self == Self::Policy { body.pointer("/policy/_meta") } else { body.get("_meta") };
+        let managed_by = meta.and_then(|meta| meta.get("managed_by")?.as_str());
+        // Elasticsearch counts the versions of policies by itself, so that ours is among its notes.
+        let version =
+            if self == Self::Policy { meta.and_then(|meta| meta.get("version")) } else { body.get("version") };
+        (managed_by, version.and_then(Value::as_i64))
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) enum What {
     Orphan,
     /// Empty, blank, or with dots that name nothing.
     BadName,
+    /// A new field of a name that is no place in a mapping.
+    BadPlace,
     TooDeep,
     /// A later member of the same object has the same name.
     Duplicate,
@@ -132,12 +134,15 @@ pub(super) struct Walk<'m, 'p, 't> {
     pub findings: Vec<Finding<'p, 't>>,
     /// Names that this document creates.
     created: HashMap<String, Arc<Created>>,
+    /// What they count against the limit of fields.
+    charged: u64,
     num_nested: u64,
 }
 
 impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     pub(super) fn new(model: &'m Model, pending: Option<&'m Pending>, notes_unmapped: bool) -> Self {
-        Self { model, pending, notes_unmapped, findings: Vec::new(), created: HashMap::new(), num_nested: 0 }
+        let (findings, created) = (Vec::new(), HashMap::new());
+        Self { model, pending, notes_unmapped, findings, created, charged: 0, num_nested: 0 }
     }
 
     /// Walks a document, which must be an object.
@@ -167,7 +172,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         if let Some(&child) = place.object.and_then(|object| object.children.get(name)) {
             return self.child(place, child, &way, member);
         }
-        if name.chars().all(is_java_space) {
+        if name.is_empty() || (name.chars().all(is_java_space) && !self.model.server.has_old_parser) {
             return self.bad_name(&way, member);
         }
         if place.has_subobjects && name.contains('.') {
@@ -184,7 +189,8 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 if is_runtime(field) {
                     return self.objects_in_runtime(place, way, member, member.value);
                 }
-                let takes_objects = matches!(field.kind, FieldKind::Flattened { .. } | FieldKind::Unknown);
+                let takes_objects =
+                    matches!(field.kind, FieldKind::Flattened { .. } | FieldKind::Unknown | FieldKind::Alias);
                 if place.has_subobjects || takes_objects || !has_object(member.value) {
                     self.field(place.model, field, way, member);
                 } else {

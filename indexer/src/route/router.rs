@@ -35,6 +35,17 @@ pub struct RouterOptions {
     pub max_new_indices: u32,
 }
 
+impl RouterOptions {
+    pub fn of(rule: &crate::config::Rule) -> Self {
+        Self {
+            pattern: rule.index.clone(),
+            defaults: rule.defaults.clone(),
+            accept_time: rule.accept_time,
+            max_new_indices: rule.max_new_indices,
+        }
+    }
+}
+
 /// Where a document goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {

@@ -1,7 +1,7 @@
 //! Installing a template without treading on anybody.
 
 use elasticsearch::http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bulk::client::{Client, HttpReply};
 use crate::map::TemplateKind;
@@ -17,15 +17,14 @@ enum Decision {
     Newer,
 }
 
-fn decide(ours: &Value, theirs: Option<&Value>) -> Decision {
+fn decide(kind: TemplateKind, ours: &Value, theirs: Option<&Value>) -> Decision {
     let Some(theirs) = theirs else { return Decision::Put };
-    let managed_by = |template: &Value| template.pointer("/_meta/managed_by").cloned();
-    if managed_by(ours) != managed_by(theirs) {
+    let ((our_manager, our_version), (their_manager, their_version)) = (kind.origin(ours), kind.origin(theirs));
+    if our_manager != their_manager {
         return Decision::Foreign;
     }
     // Without a version nothing says that ours is the newer one.
-    let version = |template: &Value| template.get("version").and_then(Value::as_i64);
-    match (version(ours), version(theirs)) {
+    match (our_version, their_version) {
         (Some(ours), Some(theirs)) if ours < theirs => Decision::Newer,
         (Some(ours), Some(theirs)) if ours > theirs => Decision::Put,
         (Some(_), None) => Decision::Put,
@@ -35,6 +34,7 @@ fn decide(ours: &Value, theirs: Option<&Value>) -> Decision {
 
 fn path(kind: TemplateKind, name: &str) -> String {
     let folder = match kind {
+        TemplateKind::Policy => "_ilm/policy",
         TemplateKind::Component => "_component_template",
         TemplateKind::Index => "_index_template",
         TemplateKind::Legacy => "_template",
@@ -48,51 +48,79 @@ fn template_in(kind: TemplateKind, name: &str, reply: &Value) -> Option<Value> {
         TemplateKind::Component => reply.pointer("/component_templates/0/component_template").cloned(),
         TemplateKind::Index => reply.pointer("/index_templates/0/index_template").cloned(),
         TemplateKind::Legacy => reply.get(name).cloned(),
+        TemplateKind::Policy => Some(json!({"policy": reply.get(name)?.get("policy")?})),
     }
+}
+
+/// What became of one template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    Installed,
+    Updated,
+    /// It was there.
+    There,
+    /// A newer one is there and stays.
+    Newer,
+    /// One of somebody else is there and stays.
+    Foreign,
+    /// An older one is there and stays, since nothing may be installed.
+    Older,
 }
 
 /// Makes sure that a template stands in the cluster: installs it where it is missing or older and reads it back. A newer or
 /// foreign one is left alone. The error says why it does not stand.
-pub async fn confirm(client: &Client, kind: TemplateKind, name: &str, body: &Value, apply: bool) -> Result<(), String> {
+pub async fn settle(
+    client: &Client,
+    kind: TemplateKind,
+    name: &str,
+    body: &Value,
+    apply: bool,
+) -> Result<Settled, String> {
     let path = path(kind, name);
-    let theirs = read(client, kind, name, &path).await?;
-    match decide(body, theirs.as_ref()) {
-        Decision::Keep => return Ok(()),
-        Decision::Newer => {
-            tracing::info!(template = name, "a newer template is installed and stays");
-            return Ok(());
-        }
-        Decision::Foreign => {
-            tracing::warn!(template = name, "a template of this name is managed by somebody else and stays");
-            return Ok(());
-        }
+    let theirs = read(client, kind, name).await?;
+    match decide(kind, body, theirs.as_ref()) {
+        Decision::Keep => return Ok(Settled::There),
+        Decision::Newer => return Ok(Settled::Newer),
+        Decision::Foreign => return Ok(Settled::Foreign),
+        Decision::Put if !apply && theirs.is_some() => return Ok(Settled::Older),
         Decision::Put if !apply => {
-            return match theirs {
-                None => Err(format!("template `{name}` is not installed, and `templates.apply` is off")),
-                Some(_) => {
-                    tracing::warn!(template = name, "an older template is installed, and `templates.apply` is off");
-                    Ok(())
-                }
-            };
+            return Err(format!("{} `{name}` is not installed, and `templates.apply` is off", kind.as_str()));
         }
         Decision::Put => {}
     }
     let reply = client.call(Method::Put, &path, Some(body)).await.map_err(|e| e.to_string())?;
     expect_success(&reply, "PUT", &path)?;
-    let installed = read(client, kind, name, &path).await?;
-    if decide(body, installed.as_ref()) != Decision::Keep {
-        return Err(format!("template `{name}` was installed, but reads back differently"));
+    let installed = read(client, kind, name).await?;
+    if decide(kind, body, installed.as_ref()) != Decision::Keep {
+        return Err(format!("{} `{name}` was installed, but reads back differently", kind.as_str()));
     }
-    tracing::info!(template = name, "template installed");
+    Ok(if theirs.is_some() { Settled::Updated } else { Settled::Installed })
+}
+
+/// [`settle`] for a run, which says in its log what is not as in the files.
+pub async fn confirm(client: &Client, kind: TemplateKind, name: &str, body: &Value, apply: bool) -> Result<(), String> {
+    match settle(client, kind, name, body, apply).await? {
+        Settled::There => {}
+        Settled::Installed | Settled::Updated => tracing::info!(template = name, "template installed"),
+        Settled::Newer => tracing::info!(template = name, "a newer template is installed and stays"),
+        Settled::Foreign => {
+            tracing::warn!(template = name, "a template of this name is managed by somebody else and stays");
+        }
+        Settled::Older => {
+            tracing::warn!(template = name, "an older template is installed, and `templates.apply` is off");
+        }
+    }
     Ok(())
 }
 
-async fn read(client: &Client, kind: TemplateKind, name: &str, path: &str) -> Result<Option<Value>, String> {
-    let reply = client.get(path).await.map_err(|e| e.to_string())?;
+/// A template as the cluster has it.
+pub async fn read(client: &Client, kind: TemplateKind, name: &str) -> Result<Option<Value>, String> {
+    let path = path(kind, name);
+    let reply = client.get(&path).await.map_err(|e| e.to_string())?;
     if reply.status == 404 {
         return Ok(None);
     }
-    expect_success(&reply, "GET", path)?;
+    expect_success(&reply, "GET", &path)?;
     Ok(template_in(kind, name, &reply.json()))
 }
 
@@ -106,7 +134,6 @@ fn expect_success(reply: &HttpReply, method: &str, path: &str) -> Result<(), Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn template(version: Option<i64>, managed_by: Option<&str>) -> Value {
         let mut template = json!({"index_patterns": ["a"]});
@@ -122,7 +149,8 @@ mod tests {
     #[test]
     fn only_missing_and_older_templates_are_written() {
         let ours = template(Some(2), Some("millrace"));
-        let check = |theirs: Option<Value>, expected| assert_eq!(decide(&ours, theirs.as_ref()), expected);
+        let check =
+            |theirs: Option<Value>, expected| assert_eq!(decide(TemplateKind::Index, &ours, theirs.as_ref()), expected);
         check(None, Decision::Put);
         check(Some(template(Some(1), Some("millrace"))), Decision::Put);
         check(Some(template(None, Some("millrace"))), Decision::Put);
@@ -135,8 +163,8 @@ mod tests {
     #[test]
     fn a_template_without_a_version_is_only_created() {
         let ours = template(None, None);
-        assert_eq!(decide(&ours, None), Decision::Put);
-        assert_eq!(decide(&ours, Some(&template(None, None))), Decision::Keep);
-        assert_eq!(decide(&ours, Some(&template(Some(1), None))), Decision::Keep);
+        assert_eq!(decide(TemplateKind::Index, &ours, None), Decision::Put);
+        assert_eq!(decide(TemplateKind::Index, &ours, Some(&template(None, None))), Decision::Keep);
+        assert_eq!(decide(TemplateKind::Index, &ours, Some(&template(Some(1), None))), Decision::Keep);
     }
 }

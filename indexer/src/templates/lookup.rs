@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Templates;
 use crate::bulk::client::{Client, SendError};
 use crate::bulk::service::PlanRequest;
-use crate::map::{Flavor, Plan, PlanError, ServerVersion};
+use crate::map::{Flavor, Plan, PlanError, Server, ServerVersion};
 
 /// The plan for an index.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub async fn look_up(
             (live["mappings"].clone(), live["settings"].clone(), true)
         }
         404 => {
-            let (mappings, settings) = from_templates(client, templates, index).await?;
+            let (mappings, settings) = from_templates(client, templates, server, index).await?;
             (mappings, settings, false)
         }
         status => return Err(LookupError::Refused { index: index.into(), status, words: reply.excerpt() }),
@@ -67,10 +67,17 @@ fn live_index<'v>(body: &'v Value, index: &str) -> Option<&'v Value> {
     indices.get(index).or_else(|| indices.iter().max_by_key(|(name, _)| name.as_str()).map(|(_, live)| live))
 }
 
-async fn from_templates(client: &Client, templates: &Templates, index: &str) -> Result<(Value, Value), LookupError> {
+async fn from_templates(
+    client: &Client,
+    templates: &Templates,
+    server: ServerVersion,
+    index: &str,
+) -> Result<(Value, Value), LookupError> {
     let reply = client.call(Method::Post, &format!("_index_template/_simulate_index/{}", escape(index)), None).await?;
     let simulated = if (200..300).contains(&reply.status) { reply.json() } else { Value::Null };
-    let Some(ours) = templates.set.as_ref().and_then(|set| set.compose(index)) else {
+    // What lifecycle management adds is of no weight for a plan.
+    let server = Server { version: server, has_ilm: true };
+    let Some(ours) = templates.set.as_ref().and_then(|set| set.for_server(server).compose(index)) else {
         let of_cluster = |part| simulated.pointer(part).cloned().unwrap_or_default();
         return Ok((of_cluster("/template/mappings"), of_cluster("/template/settings")));
     };
@@ -109,7 +116,7 @@ fn escape(index: &str) -> String {
 }
 
 /// The lowest version among the nodes. `GET /` is not asked: reduced distributions do not answer it.
-pub async fn server_version(client: &Client) -> Result<ServerVersion, String> {
+async fn server_version(client: &Client) -> Result<ServerVersion, String> {
     let reply = client.get("_nodes/http?filter_path=nodes.*.version").await.map_err(|e| e.to_string())?;
     match reply.status {
         200..=299 => {}
@@ -123,7 +130,16 @@ pub async fn server_version(client: &Client) -> Result<ServerVersion, String> {
     Ok(versions.min_by_key(|version| (version.major, version.minor)).unwrap_or_default())
 }
 
-fn parse_version(text: &str) -> Option<ServerVersion> {
+/// What the server reports of itself.
+pub async fn inspect(client: &Client) -> Result<Server, String> {
+    let version = server_version(client).await?;
+    let has_ilm = version.flavor == Flavor::Elasticsearch
+        && client.get("_ilm/status").await.map_err(|e| e.to_string())?.status == 200;
+    Ok(Server { version, has_ilm })
+}
+
+/// Reads `8.19.7`, or `2.19.0` for OpenSearch.
+pub fn parse_version(text: &str) -> Option<ServerVersion> {
     let mut numbers = text.split('.').map(str::parse);
     let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
     // OpenSearch began again at 1 when Elasticsearch stood at 7.

@@ -4,6 +4,7 @@ use millrace_common::json::{Kind, Value};
 
 use super::date_pattern::Pattern;
 use super::{Fit, Misfit, text_of};
+use crate::map::server::Behaviour;
 
 /// A moment, as seconds from 1970 and nanoseconds; the zone applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +30,9 @@ enum Format {
     Iso(Iso),
     /// `strict_date`: two digits each, of any value; the 30th of February is the first or second of March.
     LenientDate,
-    EpochMillis,
+    EpochMillis {
+        takes_sign: bool,
+    },
     EpochSecond,
     Pattern(Pattern),
     Unknown,
@@ -46,6 +49,8 @@ struct Iso {
     date_alone: bool,
     /// A comma may stand before the fraction too.
     has_comma: bool,
+    /// A year that Java does not have is refused at once, instead of being left to the next format.
+    fails_far: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,14 +64,22 @@ impl DateFormats {
     pub(in crate::map) const DEFAULT: &'static str = "strict_date_optional_time||epoch_millis";
     pub(in crate::map) const DEFAULT_NANOS: &'static str = "strict_date_optional_time_nanos||epoch_millis";
 
-    pub(in crate::map) fn parse(format: &str) -> Self {
+    pub(in crate::map) fn parse(format: &str, server: Behaviour) -> Self {
         let format = format.strip_prefix('8').unwrap_or(format);
-        Self(format.split("||").map(Format::named).collect())
+        Self(format.split("||").map(|name| Format::named(name, server)).collect())
+    }
+
+    /// The format of a field without one.
+    pub(in crate::map) fn default_of(is_nanos: bool, server: Behaviour) -> &'static str {
+        if is_nanos && server.has_nanos_format { Self::DEFAULT_NANOS } else { Self::DEFAULT }
     }
 
     pub(in crate::map) fn parse_text(&self, text: &str) -> ParsedDate {
         let mut answer = ParsedDate::No;
         for format in &self.0 {
+            if matches!(format, Format::Iso(Iso { fails_far: true, .. })) && is_far_year(text) {
+                return ParsedDate::No;
+            }
             match format.parse(text) {
                 ParsedDate::At(moment) => return ParsedDate::At(moment),
                 ParsedDate::Unsure => answer = ParsedDate::Unsure,
@@ -103,15 +116,22 @@ fn judge(moment: Moment, is_nanos: bool) -> Fit {
 }
 
 impl Format {
-    fn named(name: &str) -> Self {
-        let iso = |from, to, zone| Self::Iso(Iso { from, to, zone, date_alone: false, has_comma: false });
+    fn named(name: &str, server: Behaviour) -> Self {
+        let iso =
+            |from, to, zone| Self::Iso(Iso { from, to, zone, date_alone: false, has_comma: false, fails_far: false });
         match name {
             "strict_date_optional_time" => {
-                Self::Iso(Iso { from: 1, to: 7, zone: Zone::Optional, date_alone: false, has_comma: true })
+                let fails_far = server.has_old_parser;
+                Self::Iso(Iso { from: 1, to: 7, zone: Zone::Optional, date_alone: false, has_comma: true, fails_far })
             }
-            "strict_date_optional_time_nanos" => {
-                Self::Iso(Iso { from: 6, to: 7, zone: Zone::Optional, date_alone: true, has_comma: true })
-            }
+            "strict_date_optional_time_nanos" => Self::Iso(Iso {
+                from: 6,
+                to: 7,
+                zone: Zone::Optional,
+                date_alone: true,
+                has_comma: true,
+                fails_far: false,
+            }),
             // The fraction is optional here, whatever the documentation says.
             "strict_date_time" => iso(6, 7, Zone::Mandatory),
             "strict_date_time_no_millis" => iso(6, 6, Zone::Mandatory),
@@ -122,7 +142,7 @@ impl Format {
             "strict_date_hour" => iso(4, 4, Zone::Forbidden),
             "strict_date_hour_minute" => iso(5, 5, Zone::Forbidden),
             "strict_date_hour_minute_second" => iso(6, 6, Zone::Forbidden),
-            "epoch_millis" => Self::EpochMillis,
+            "epoch_millis" => Self::EpochMillis { takes_sign: server.has_signed_epochs },
             "epoch_second" => Self::EpochSecond,
             "basic_date" => Pattern::parse("uuuuMMdd").map_or(Self::Unknown, Self::Pattern),
             _ if is_name(name) => Self::Unknown,
@@ -134,7 +154,8 @@ impl Format {
         match self {
             Self::Iso(iso) => iso.parse(text),
             Self::LenientDate => lenient_date(text),
-            Self::EpochMillis => epoch(text, 1_000),
+            Self::EpochMillis { takes_sign: false } if text.starts_with('-') => ParsedDate::No,
+            Self::EpochMillis { .. } => epoch(text, 1_000),
             Self::EpochSecond => epoch(text, 1),
             Self::Pattern(pattern) => pattern.parse_text(text),
             Self::Unknown => ParsedDate::Unsure,
@@ -147,6 +168,11 @@ fn is_name(format: &str) -> bool {
     const NAMES: &[&str] =
         &["iso8601", "date", "hour", "ordinal_date", "time", "t_time", "week_date", "weekyear", "year"];
     NAMES.contains(&format) || (format.contains('_') && format.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+}
+
+/// A year before -999,999,999, of as many digits as years may have.
+fn is_far_year(text: &str) -> bool {
+    text.len() == 11 && text.starts_with('-') && text[1..].bytes().all(|b| b.is_ascii_digit()) && &text[1..2] != "0"
 }
 
 /// `[-]1 to 19 digits[.digits]`

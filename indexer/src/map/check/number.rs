@@ -3,6 +3,7 @@
 use millrace_common::json::{Kind, Value};
 
 use super::{Fit, Misfit, text_of};
+use crate::map::server::Behaviour;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::map) enum NumberType {
@@ -27,11 +28,11 @@ impl NumberType {
     }
 }
 
-pub(in crate::map) fn check(value: Value<'_, '_>, number: NumberType, coerce: bool) -> Fit {
+pub(in crate::map) fn check(value: Value<'_, '_>, number: NumberType, coerce: bool, server: Behaviour) -> Fit {
     match value.kind() {
         Kind::Number => token(value.raw(), number, coerce),
         Kind::String if !coerce => Fit::Refused(Misfit::StringForNumber),
-        Kind::String => string(&text_of(value), number),
+        Kind::String => string(&text_of(value), number, server),
         _ => Fit::Refused(Misfit::NotANumber),
     }
 }
@@ -58,13 +59,13 @@ fn token(raw: &str, number: NumberType, coerce: bool) -> Fit {
     }
 }
 
-fn string(text: &str, number: NumberType) -> Fit {
+fn string(text: &str, number: NumberType, server: Behaviour) -> Fit {
     if text.is_empty() {
         // Coerced to null.
         return Fit::Fits;
     }
     match number {
-        NumberType::Long => long_string(text),
+        NumberType::Long => long_string(text, server),
         NumberType::Integer | NumberType::Short | NumberType::Byte => small_string(text, number),
         NumberType::Double | NumberType::Float | NumberType::HalfFloat => match java_double(text) {
             Parsed::Number(n) => finite(Some(n), number),
@@ -90,7 +91,7 @@ fn small_string(text: &str, number: NumberType) -> Fit {
 }
 
 /// `Long.parseLong`, then `BigDecimal` cut to an integer.
-fn long_string(text: &str) -> Fit {
+fn long_string(text: &str, server: Behaviour) -> Fit {
     if text.parse::<i64>().is_ok() {
         return Fit::Fits;
     }
@@ -101,6 +102,10 @@ fn long_string(text: &str) -> Fit {
     let Some(decimal) = Decimal::parse(text) else { return Fit::Refused(Misfit::NotANumber) };
     let Some(exponent) = decimal.exponent else { return Fit::Unsure };
     let scale = decimal.fraction.len() as i64 - exponent;
+    let is_zero = [decimal.whole, decimal.fraction].iter().all(|digits| digits.bytes().all(|b| b == b'0'));
+    if is_zero && server.has_old_parser {
+        return Fit::Fits;
+    }
     if scale < -19 {
         return Fit::Refused(Misfit::OutOfRange);
     }

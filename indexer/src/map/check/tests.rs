@@ -5,6 +5,7 @@ use millrace_common::json::Parser;
 use super::date::DateFormats;
 use super::number::{NumberType, check as number};
 use super::*;
+use crate::map::server::Behaviour;
 
 fn with<T>(json: &str, ask: impl Fn(Value<'_, '_>) -> T) -> T {
     ask(Parser::default().parse(json.as_bytes()).expect("JSON"))
@@ -20,34 +21,36 @@ fn check(expected: bool, values: &[&str], ask: impl Fn(Value<'_, '_>) -> Fit) {
 
 #[test]
 fn integers_keep_to_their_range_as_tokens_and_as_strings() {
-    let long = |v: Value<'_, '_>| number(v, NumberType::Long, true);
+    let long = |v: Value<'_, '_>| number(v, NumberType::Long, true, Behaviour::default());
     check(true, &["0", "-1", "9223372036854775807", "1.9", "9223372036854775808.0", "1e2"], long);
     check(true, &[r#""12""#, r#""+5""#, r#""1e3""#, r#""1.5""#, r#""""#, r#""1e-50""#], long);
     check(false, &["9223372036854775808", "-9223372036854775809", "1e40", "18446744073709551616"], long);
     check(false, &[r#""x""#, r#"" 1""#, r#""NaN""#, r#""9223372036854775808""#, r#""0e50""#, "true"], long);
-    let byte = |v: Value<'_, '_>| number(v, NumberType::Byte, true);
+    let byte = |v: Value<'_, '_>| number(v, NumberType::Byte, true, Behaviour::default());
     check(true, &["127", "-128", "127.9", r#""127.9""#, r#"" 1 ""#], byte);
     check(false, &["128", "-129", r#""128""#, "2147483648"], byte);
-    let short = |v: Value<'_, '_>| number(v, NumberType::Short, true);
+    let short = |v: Value<'_, '_>| number(v, NumberType::Short, true, Behaviour::default());
     check(false, &[r#""32767.5""#, "32768"], short);
 }
 
 #[test]
 fn coerce_off_refuses_strings_and_decimals() {
-    let long = |v: Value<'_, '_>| number(v, NumberType::Long, false);
+    let long = |v: Value<'_, '_>| number(v, NumberType::Long, false, Behaviour::default());
     check(true, &["1", "1.0", "1e2"], long);
     check(false, &["1.5", r#""1""#, r#""""#], long);
-    check(false, &[r#""1.5""#], |v| number(v, NumberType::Double, false));
+    check(false, &[r#""1.5""#], |v| number(v, NumberType::Double, false, Behaviour::default()));
 }
 
 #[test]
 fn floats_must_be_finite_in_their_own_width() {
-    check(true, &["65519", "-65519"], |v| number(v, NumberType::HalfFloat, true));
-    check(false, &["65520", "1e5"], |v| number(v, NumberType::HalfFloat, true));
-    check(true, &["3.4028235e38"], |v| number(v, NumberType::Float, true));
-    check(false, &["3.5e38", r#""NaN""#, r#""Infinity""#], |v| number(v, NumberType::Float, true));
-    check(true, &["3.5e38", r#""1f""#, r#"" .5 ""#], |v| number(v, NumberType::Double, true));
-    check(false, &["1e400", r#""x""#], |v| number(v, NumberType::Double, true));
+    check(true, &["65519", "-65519"], |v| number(v, NumberType::HalfFloat, true, Behaviour::default()));
+    check(false, &["65520", "1e5"], |v| number(v, NumberType::HalfFloat, true, Behaviour::default()));
+    check(true, &["3.4028235e38"], |v| number(v, NumberType::Float, true, Behaviour::default()));
+    check(false, &["3.5e38", r#""NaN""#, r#""Infinity""#], |v| {
+        number(v, NumberType::Float, true, Behaviour::default())
+    });
+    check(true, &["3.5e38", r#""1f""#, r#"" .5 ""#], |v| number(v, NumberType::Double, true, Behaviour::default()));
+    check(false, &["1e400", r#""x""#], |v| number(v, NumberType::Double, true, Behaviour::default()));
 }
 
 #[test]
@@ -60,7 +63,7 @@ fn booleans_and_addresses() {
 
 #[test]
 fn dates_of_the_default_format() {
-    let formats = DateFormats::parse(DateFormats::DEFAULT);
+    let formats = DateFormats::parse(DateFormats::DEFAULT, Behaviour::default());
     let date = |v: Value<'_, '_>| formats.check(v, false);
     check(
         true,
@@ -102,7 +105,7 @@ fn dates_of_the_default_format() {
 
 #[test]
 fn nanosecond_dates_end_in_2262() {
-    let formats = DateFormats::parse(DateFormats::DEFAULT_NANOS);
+    let formats = DateFormats::parse(DateFormats::DEFAULT_NANOS, Behaviour::default());
     let date = |v: Value<'_, '_>| formats.check(v, true);
     check(true, &[r#""2262-04-11T23:47:16.854775807Z""#, "1604948142953"], date);
     check(false, &[r#""2262-04-11T23:47:16.854775808Z""#, r#""1969-12-31""#, "1604948142953141464"], date);
@@ -111,7 +114,7 @@ fn nanosecond_dates_end_in_2262() {
 #[test]
 fn java_patterns_and_named_formats() {
     let check = |format: &str, fits: &[&str], not: &[&str]| {
-        let formats = DateFormats::parse(format);
+        let formats = DateFormats::parse(format, Behaviour::default());
         for (texts, expected) in [(fits, true), (not, false)] {
             for text in texts {
                 let fit = with(&format!("\"{text}\""), |v| formats.check(v, false));
@@ -148,6 +151,6 @@ fn java_patterns_and_named_formats() {
     check("strict_date_optional_time_nanos", &["2026", "2026-11-23", "2026-11-23T06:30:17,5"], &["2026-11-23T06:30"]);
     check("strict_year_month_day", &["2026", "2026-11", "2026-11-23"], &["2026-02-30", "2026-11-23T06"]);
     check("yyyy/MM/dd||epoch_millis", &["2026/11/23", "5"], &["2026-11-23"]);
-    let unknown = DateFormats::parse("basic_week_date||YYYY-ww");
+    let unknown = DateFormats::parse("basic_week_date||YYYY-ww", Behaviour::default());
     assert_eq!(with(r#""2026W471""#, |v| unknown.check(v, false)), Fit::Unsure);
 }

@@ -9,10 +9,11 @@ use super::dynamic::DynamicTemplate;
 use super::model::{Child, Dynamic, Field, FieldKind, Limits, Model, Names, Object};
 use crate::map::check::date::DateFormats;
 use crate::map::check::number::NumberType;
+use crate::map::server::{Behaviour, Counting};
 
 type Json = Map<String, Value>;
 
-pub(in crate::map) fn model(mappings: &Value, settings: &Value) -> Result<Model, PlanError> {
+pub(in crate::map) fn model(mappings: &Value, settings: &Value, server: Behaviour) -> Result<Model, PlanError> {
     let limits = Limits::from_settings(settings);
     let empty = Json::new();
     let mut root = object_or_empty(mappings, "", &empty)?;
@@ -36,10 +37,11 @@ pub(in crate::map) fn model(mappings: &Value, settings: &Value) -> Result<Model,
         templates,
         date_detection: flag(root, "date_detection").unwrap_or(true),
         numeric_detection: flag(root, "numeric_detection").unwrap_or(false),
-        dynamic_dates: dynamic_dates.into_iter().map(|f| (f.to_owned(), DateFormats::parse(f))).collect(),
-        num_fields: runtime.len() as u64,
+        dynamic_dates: dynamic_dates.into_iter().map(|f| (f.to_owned(), DateFormats::parse(f, server))).collect(),
+        num_fields: if server.counting == Counting::AsMet { runtime.len() as u64 } else { 0 },
         runtime,
         limits,
+        server,
     };
     let mut compiler = Compiler { model };
     compiler.object("", root, Dynamic::True, true)?;
@@ -52,7 +54,7 @@ pub(in crate::map) fn template_field(
     path: &str,
     body: &Value,
     dynamic: Dynamic,
-    limits: Limits,
+    (limits, server): (Limits, Behaviour),
 ) -> Result<(Model, Child), PlanError> {
     let mut compiler = Compiler {
         model: Model {
@@ -64,6 +66,7 @@ pub(in crate::map) fn template_field(
             numeric_detection: false,
             dynamic_dates: Vec::new(),
             limits,
+            server,
             num_fields: 0,
         },
     };
@@ -80,9 +83,9 @@ impl Compiler {
     fn object(&mut self, path: &str, body: &Json, parent: Dynamic, parent_subobjects: bool) -> Result<u32, PlanError> {
         let dynamic = match body.get("dynamic") {
             None => parent,
-            Some(value) => {
-                dynamic(value).ok_or_else(|| fault(path, "`dynamic` is not true, false, strict or runtime"))?
-            }
+            Some(value) => dynamic(value).ok_or_else(|| {
+                fault(path, "`dynamic` is not true, false, strict, runtime or one of OpenSearch's words")
+            })?,
         };
         let id = self.model.objects.len() as u32;
         let has_subobjects = flag(body, "subobjects").unwrap_or(parent_subobjects || path.is_empty());
@@ -91,6 +94,7 @@ impl Compiler {
             is_enabled: flag(body, "enabled").unwrap_or(true),
             is_nested: body.get("type").is_some_and(|t| t == "nested"),
             dynamic,
+            states_dynamic: body.contains_key("dynamic"),
             has_subobjects,
             children: Names::default(),
         });
@@ -187,11 +191,12 @@ impl Compiler {
             Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             _ => Vec::new(),
         };
+        let is_malformed_ok = flag(body, "ignore_malformed").unwrap_or(self.model.limits.ignore_malformed);
         self.model.fields.push(Field {
             path: path.to_owned(),
             type_name: type_name.to_owned(),
-            kind: kind(type_name, body, self.model.limits),
-            ignore_malformed: flag(body, "ignore_malformed").unwrap_or(self.model.limits.ignore_malformed),
+            kind: kind(type_name, body, &self.model),
+            ignore_malformed: is_malformed_ok && !(self.model.server.has_old_parser && type_name == "boolean"),
             has_script: body.get("script").is_some_and(|script| !script.is_null()),
             subfields,
             copy_to,
@@ -242,7 +247,8 @@ fn is_object(body: &Json) -> bool {
     }
 }
 
-fn kind(type_name: &str, body: &Json, limits: Limits) -> FieldKind {
+fn kind(type_name: &str, body: &Json, model: &Model) -> FieldKind {
+    let (limits, server) = (model.limits, model.server);
     let is_on = |name: &str, default: bool| flag(body, name).unwrap_or(default);
     let number = |number| FieldKind::Number { number, coerce: is_on("coerce", limits.coerce) };
     let length = |name: &str, default: usize| {
@@ -262,9 +268,9 @@ fn kind(type_name: &str, body: &Json, limits: Limits) -> FieldKind {
         "boolean" => FieldKind::Boolean { is_stored_anyhow: has_terms },
         "date" | "date_nanos" => {
             let is_nanos = type_name == "date_nanos";
-            let default = if is_nanos { DateFormats::DEFAULT_NANOS } else { DateFormats::DEFAULT };
+            let default = DateFormats::default_of(is_nanos, server);
             let format = body.get("format").and_then(Value::as_str).unwrap_or(default);
-            FieldKind::Date { formats: DateFormats::parse(format), is_nanos }
+            FieldKind::Date { formats: DateFormats::parse(format, server), is_nanos }
         }
         "ip" => FieldKind::Ip,
         "keyword" => FieldKind::Keyword {
@@ -299,6 +305,8 @@ fn dynamic(value: &Value) -> Option<Dynamic> {
             "false" => Some(Dynamic::False),
             "strict" => Some(Dynamic::Strict),
             "runtime" => Some(Dynamic::Runtime),
+            "strict_allow_templates" => Some(Dynamic::StrictAllowTemplates),
+            "false_allow_templates" => Some(Dynamic::FalseAllowTemplates),
             _ => None,
         },
         _ => None,

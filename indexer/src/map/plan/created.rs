@@ -12,6 +12,7 @@ use super::model::{Child, Dynamic, FieldKind, Model};
 use crate::map::check::date::ParsedDate;
 use crate::map::check::number::{Parsed, is_java_long, java_double};
 use crate::map::check::text_of;
+use crate::map::server::Counting;
 
 /// A new name with the mapping it gets.
 #[derive(Debug)]
@@ -77,6 +78,19 @@ pub(in crate::map) struct Detector<'m> {
 }
 
 impl Detector<'_> {
+    /// Whether the object around it takes the name at all: some take only what a template maps. Without a value it is
+    /// an object.
+    pub(in crate::map) fn takes(self, path: &str, name: &str, value: Option<Value<'_, '_>>) -> bool {
+        if !matches!(self.dynamic, Dynamic::StrictAllowTemplates | Dynamic::FalseAllowTemplates) {
+            return true;
+        }
+        let detected = match value {
+            None => Some(Detected::Object),
+            Some(value) => self.detect(value).map(|(detected, _)| detected),
+        };
+        detected.is_none_or(|detected| self.model.templates.iter().any(|t| t.applies(path, name, detected)))
+    }
+
     /// For a scalar; `None` when it cannot be told.
     pub(in crate::map) fn leaf(self, path: &str, name: &str, value: Value<'_, '_>) -> Option<Created> {
         let (detected, date_format) = self.detect(value)?;
@@ -88,7 +102,7 @@ impl Detector<'_> {
             return created;
         }
         if self.dynamic == Dynamic::Runtime {
-            return runtime(path, detected.runtime_type());
+            return self.runtime(path, detected.runtime_type());
         }
         let body = match detected {
             Detected::String => {
@@ -125,18 +139,43 @@ impl Detector<'_> {
             body.entry("format").or_insert_with(|| format.into());
         }
         let type_name = body.get("type").and_then(|t| t.as_str()).unwrap_or_default();
-        Some(if template.is_runtime { runtime(path, type_name) } else { self.compiled(path, &body) })
+        Some(if template.is_runtime { self.runtime(path, type_name) } else { self.compiled(path, &body) })
     }
 
     fn compiled(self, path: &str, body: &serde_json::Value) -> Option<Created> {
-        let (model, child) = compile::template_field(path, body, self.dynamic, self.model.limits).ok()?;
+        let (model, child) =
+            compile::template_field(path, body, self.inherited(path), (self.model.limits, self.model.server)).ok()?;
         let type_name = match child {
             Child::Field(id) => model.field(id).type_name.clone(),
             Child::Object(id) if model.object(id).is_nested => "nested".to_owned(),
             Child::Object(_) => "object".to_owned(),
         };
-        let charge = sizes(&model, child).1;
+        let charge = match self.model.server.counting {
+            Counting::AsMet => sizes(&model, child).1,
+            Counting::AsMetAlone => 1,
+            Counting::AtTheEnd => 0,
+        };
         Some(Created { cost: model.num_fields, charge, model, child, type_name, is_runtime: false })
+    }
+
+    /// What a new object takes over from the one around it. OpenSearch looks at the mapping for it, and takes `true` where
+    /// that does not have the parent yet.
+    fn inherited(self, path: &str) -> Dynamic {
+        let is_parent_new = path.rsplit_once('.').is_some_and(|(parent, _)| self.model.find(parent).is_none());
+        match self.dynamic {
+            Dynamic::StrictAllowTemplates | Dynamic::FalseAllowTemplates if is_parent_new => Dynamic::True,
+            other => other,
+        }
+    }
+
+    fn runtime(self, path: &str, type_name: &str) -> Option<Created> {
+        let body = json!({"type": "runtime"});
+        let (mut model, child) = compile::template_field(path, &body, Dynamic::Runtime, Default::default()).ok()?;
+        if let Child::Field(id) = child {
+            model.fields[id as usize].kind = FieldKind::Runtime;
+        }
+        let cost = u64::from(self.model.server.counting == Counting::AsMet);
+        Some(Created { model, child, cost, charge: cost, type_name: type_name.to_owned(), is_runtime: true })
     }
 
     /// What the value looks like, and for a date which of the root's formats it is in.
@@ -193,13 +232,4 @@ fn sizes(model: &Model, child: Child) -> (u64, u64) {
             (size, size + sum)
         }
     }
-}
-
-fn runtime(path: &str, type_name: &str) -> Option<Created> {
-    let body = json!({"type": "runtime"});
-    let (mut model, child) = compile::template_field(path, &body, Dynamic::Runtime, Default::default()).ok()?;
-    if let Child::Field(id) = child {
-        model.fields[id as usize].kind = FieldKind::Runtime;
-    }
-    Some(Created { model, child, cost: 1, charge: 1, type_name: type_name.to_owned(), is_runtime: true })
 }

@@ -6,6 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::dynamic::DynamicTemplate;
 use crate::map::check::date::DateFormats;
 use crate::map::check::number::NumberType;
+use crate::map::server::Behaviour;
 
 pub(in crate::map) type Names<T> = HashMap<Box<str>, T, BuildHasherDefault<NameHasher>>;
 
@@ -40,6 +41,10 @@ pub(in crate::map) enum Dynamic {
     Runtime,
     False,
     Strict,
+    /// As `strict` (OpenSearch), but for what a dynamic template takes.
+    StrictAllowTemplates,
+    /// As `false` (OpenSearch), but for what a dynamic template takes.
+    FalseAllowTemplates,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +60,8 @@ pub(in crate::map) struct Object {
     pub is_nested: bool,
     /// Its own or what it inherits.
     pub dynamic: Dynamic,
+    /// It is its own.
+    pub states_dynamic: bool,
     /// `false`: names below are kept with their dots.
     pub has_subobjects: bool,
     pub children: Names<Child>,
@@ -120,6 +127,7 @@ pub(in crate::map) struct Model {
     /// As written and compiled.
     pub dynamic_dates: Vec<(String, DateFormats)>,
     pub limits: Limits,
+    pub server: Behaviour,
     /// What counts against `total_fields.limit`.
     pub num_fields: u64,
 }

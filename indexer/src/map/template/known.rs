@@ -4,6 +4,7 @@ use super::TemplateKind;
 
 pub(super) fn top_keys(kind: TemplateKind) -> &'static [&'static str] {
     match kind {
+        TemplateKind::Policy => &["policy"],
         TemplateKind::Index => &[
             "index_patterns",
             "template",

@@ -31,6 +31,9 @@ impl Check {
     pub(super) fn template(&mut self, kind: TemplateKind, body: &Value) {
         let Some(body) = self.object("", body) else { return };
         self.keys("", body, top_keys(kind), true);
+        if kind == TemplateKind::Policy {
+            return self.policy(body);
+        }
         if kind != TemplateKind::Component {
             self.patterns(body);
         }
@@ -51,6 +54,16 @@ impl Check {
             }
             None if kind == TemplateKind::Component => self.fault("", "lacks `template`"),
             None => {}
+        }
+    }
+
+    fn policy(&mut self, body: &Json) {
+        let Some(policy) = body.get("policy") else { return self.fault("policy", "is missing") };
+        let Some(policy) = self.object("policy", policy) else { return };
+        self.keys("policy", policy, &["phases", "_meta", "deprecated"], true);
+        match policy.get("phases").and_then(Value::as_object) {
+            None => self.fault("policy.phases", "is missing: give e.g. { \"delete\": { \"min_age\": \"90d\", … } }"),
+            Some(phases) => self.keys("policy.phases", phases, &["hot", "warm", "cold", "frozen", "delete"], true),
         }
     }
 

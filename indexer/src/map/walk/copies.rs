@@ -4,7 +4,7 @@ use millrace_common::json::Kind;
 
 use super::{Member, Walk, Way, What, has_leaf, is_runtime};
 use crate::map::check::{Fit, Misfit};
-use crate::map::judge::judge;
+use crate::map::judge::{ignores_any_malformed, judge};
 use crate::map::plan::model::{Child, Dynamic, Field, FieldKind, Model};
 
 impl<'m, 'p, 't> Walk<'m, 'p, 't> {
@@ -32,6 +32,13 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     }
 
     pub(super) fn copy(&mut self, field: &Field, target: &str, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
+        if member.value.kind() == Kind::Object
+            && self.model.server.ignores_any_malformed
+            && ignores_any_malformed(field, self.model)
+        {
+            // The field has swallowed the object: nothing is left to copy.
+            return;
+        }
         if member.value.kind() == Kind::Object {
             let what = What::Misfit { misfit: Misfit::CopyOfObject, type_name: field.type_name.clone() };
             return self.note(what, way, field.path.clone(), member);
@@ -41,6 +48,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             return;
         }
         let model = self.model;
+        let missing = |parent| first_missing(&model.object(parent).path, target);
         match model.find(target) {
             Some(Child::Field(id)) => {
                 let judged = judge(model, model.field(id), member.value);
@@ -71,15 +79,28 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 }
                 Child::Field(_) => {}
                 Child::Object(id) => match model.object(id).dynamic {
-                    Dynamic::Strict => self.note(What::Strict, way, target.to_owned(), member),
+                    Dynamic::Strict => {
+                        self.note(What::Strict, way, missing(id).to_owned(), member);
+                    }
                     Dynamic::False => {}
                     // Objects on the way to the target are created too: rare enough to let Elasticsearch judge.
-                    Dynamic::True | Dynamic::Runtime if has_leaf(member.value, false) => {
+                    Dynamic::StrictAllowTemplates | Dynamic::FalseAllowTemplates => {
                         self.note_member(What::Unsure, way, member);
                     }
-                    Dynamic::True | Dynamic::Runtime => {}
+                    // A null creates the objects on the way.
+                    _ if has_leaf(member.value, model.server.has_old_parser || missing(id) != target) => {
+                        self.note_member(What::Unsure, way, member)
+                    }
+                    _ => {}
                 },
             },
         }
     }
+}
+
+/// The part of `target` up to the first name that is not in `parent`.
+fn first_missing<'t>(parent: &str, target: &'t str) -> &'t str {
+    let start = if parent.is_empty() { 0 } else { parent.len() + 1 };
+    let end = target[start..].find('.').map_or(target.len(), |dot| start + dot);
+    &target[..end]
 }

@@ -4,7 +4,8 @@ use millrace_common::json::Kind;
 
 use super::{Member, Place, Walk, Way, What, is_java_space, is_runtime};
 use crate::map::check::Misfit;
-use crate::map::plan::model::{Child, Dynamic, Field, FieldKind};
+use crate::map::plan::created::{Created, Detector};
+use crate::map::plan::model::{Child, Dynamic, Field, FieldKind, Model, Object};
 
 impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     /// `a.b.c` stands for objects inside each other; dots at the end are dropped.
@@ -19,6 +20,10 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         if trimmed.is_empty() || trimmed.split('.').any(|part| part.chars().all(is_java_space)) {
             let way = Way { up, name, key: Some(member.key) };
             return self.bad_name(&way, member);
+        }
+        if self.model.server.has_old_parser && member.value.kind() == Kind::Null && !leads_somewhere(place, trimmed) {
+            let way = Way { up, name: trimmed, key: Some(member.key) };
+            return self.unmapped_null(place, &way, member);
         }
         self.steps(place, up, trimmed, member);
     }
@@ -35,7 +40,13 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         match place.object.and_then(|object| object.children.get(first)) {
             Some(&Child::Object(id)) => {
                 let object = place.model.object(id);
-                if object.is_enabled {
+                if object.is_enabled && object.is_nested && self.model.server.has_old_parser {
+                    if leads_to_disabled(place.model, object, after) {
+                        return self.skip(member.value, Some((&way, member)));
+                    }
+                    let what = What::Misfit { misfit: Misfit::DotsIntoNested, type_name: "nested".to_owned() };
+                    self.note(what, &way, object.path.clone(), member);
+                } else if object.is_enabled {
                     self.nested(object, &way, member);
                     self.steps(Place::of(place.model, object, place.depth + 1), Some(&way), after, member);
                 } else {
@@ -58,7 +69,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         member: Member<'_, 'p, 't>,
     ) {
         match field.kind {
-            FieldKind::Flattened { .. } => {
+            FieldKind::Flattened { .. } if !self.model.server.has_old_parser => {
                 // The rest of the name is part of the key; its dots are levels.
                 let is_ok = member.value.kind() != Kind::Object && !after.contains('\0') && after.len() < 8_192;
                 let fits = is_ok && member.value.raw().len() < 16_384 && !after.contains('.');
@@ -82,8 +93,17 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         after: &str,
         member: Member<'_, 'p, 't>,
     ) {
+        let is_old = self.model.server.has_old_parser;
         match place.dynamic {
             Dynamic::Strict => self.note_member(What::Strict, way, member),
+            Dynamic::False if is_old && member.value.kind() == Kind::Array => {
+                let last = after.rsplit('.').next().unwrap_or(after);
+                let way = Way { up: way.up, name: last, key: Some(member.key) };
+                match place.object.and_then(|object| object.children.get(last)) {
+                    Some(&child) => self.child(place, child, &way, member),
+                    None => self.kept(&way, member),
+                }
+            }
             Dynamic::False => self.kept(way, member),
             Dynamic::Runtime => {
                 if let Some(created) = self.created_value(&way.path()) {
@@ -93,12 +113,18 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 let below = Place { object: None, depth: place.depth + 1, ..place };
                 self.steps(below, Some(way), after, member);
             }
-            Dynamic::True => {
+            Dynamic::True | Dynamic::StrictAllowTemplates | Dynamic::FalseAllowTemplates => {
+                let path = way.path();
+                let detector = Detector { model: self.model, dynamic: place.dynamic };
+                if is_old && let Some((misfit, type_name)) = detector.object(&path, way.name).and_then(no_way_through) {
+                    // Refused before it counts as a new field.
+                    return self.note(What::Misfit { misfit, type_name }, way, path, member);
+                }
                 let Some(created) = self.new_object(place, way, member) else { return };
                 match created.child {
                     Child::Object(id) => {
                         let object = created.model.object(id);
-                        if object.is_enabled {
+                        if object.is_enabled || is_old {
                             let below = Place::of(&created.model, object, place.depth + 1);
                             self.steps(below, Some(way), after, member);
                         } else {
@@ -115,4 +141,36 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         self.note_member(What::BadName, way, member);
         self.inner_duplicates(member.value, way, member);
     }
+}
+
+/// Whether one of the objects on the way along `rest`, but for its last name, is disabled.
+fn leads_to_disabled(model: &Model, object: &Object, rest: &str) -> bool {
+    let Some((first, after)) = rest.split_once('.') else { return false };
+    match object.children.get(first) {
+        Some(Child::Object(id)) => !model.object(*id).is_enabled || leads_to_disabled(model, model.object(*id), after),
+        _ => false,
+    }
+}
+
+/// Why dots cannot lead through a new name, to the old parser.
+fn no_way_through(created: Created) -> Option<(Misfit, String)> {
+    match created.child {
+        Child::Field(_) => Some((Misfit::ObjectForValue, created.type_name)),
+        Child::Object(id) if created.model.object(id).is_nested => Some((Misfit::DotsIntoNested, created.type_name)),
+        Child::Object(_) => None,
+    }
+}
+
+/// Whether a dotted name is mapped, or leads to an object that settles it: one that is nested or disabled.
+fn leads_somewhere(place: Place<'_>, name: &str) -> bool {
+    let (mut object, mut rest) = (place.object, name);
+    while let Some((first, after)) = rest.split_once('.') {
+        let Some(Child::Object(id)) = object.and_then(|object| object.children.get(first)) else { return false };
+        let inner = place.model.object(*id);
+        if inner.is_nested || !inner.is_enabled {
+            return true;
+        }
+        (object, rest) = (Some(inner), after);
+    }
+    object.is_some_and(|object| object.children.contains_key(rest))
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use millrace_common::json::{Kind, Value};
 
-use super::{MAX_WALK_DEPTH, Member, Place, Walk, Way, What};
+use super::{MAX_WALK_DEPTH, Member, Place, Walk, Way, What, is_java_space};
 use crate::map::check::Misfit;
 use crate::map::plan::created::{Created, Detector};
 use crate::map::plan::model::{Child, Dynamic, FieldKind};
+use crate::map::server::Counting;
 
 impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     pub(super) fn unmapped(&mut self, place: Place<'_>, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
@@ -15,15 +16,38 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         if !is_object && !self.model.runtime.is_empty() && self.model.runtime.contains(&way.path()) {
             return;
         }
+        if !is_object && !place.has_subobjects && place.dynamic != Dynamic::False && self.is_in_flattened(&way.path()) {
+            // Elasticsearch finds the key of the flattened field, takes it for a runtime field, and indexes nothing.
+            return;
+        }
         match place.dynamic {
+            _ if member.value.kind() == Kind::Null => self.unmapped_null(place, way, member),
             Dynamic::Strict => self.note_member(What::Strict, way, member),
             Dynamic::False if is_object && !place.has_subobjects => self.new_dissolved(place, way, member),
             Dynamic::False => self.kept(way, member),
-            Dynamic::True | Dynamic::Runtime if place.depth > MAX_WALK_DEPTH => {
-                self.note_member(What::TooDeep, way, member);
-            }
-            Dynamic::True | Dynamic::Runtime => self.dynamic(place, way, member, member.value),
+            _ if place.depth > MAX_WALK_DEPTH => self.note_member(What::TooDeep, way, member),
+            _ => self.dynamic(place, way, member, member.value),
         }
+    }
+
+    /// A null of a name that is not mapped, as the old parser takes it: nothing comes of it.
+    pub(super) fn unmapped_null(&mut self, place: Place<'_>, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
+        let looks_only_here = self.model.server.counting == Counting::AtTheEnd;
+        match place.dynamic {
+            // OpenSearch does not look at the objects above.
+            _ if looks_only_here && place.object.is_some_and(|object| !object.states_dynamic) => {}
+            Dynamic::Strict | Dynamic::StrictAllowTemplates => self.note_member(What::Strict, way, member),
+            Dynamic::False | Dynamic::FalseAllowTemplates => self.kept(way, member),
+            Dynamic::True | Dynamic::Runtime => {}
+        }
+    }
+
+    fn is_in_flattened(&self, path: &str) -> bool {
+        let above = std::iter::successors(path.rsplit_once('.'), |(above, _)| above.rsplit_once('.'));
+        above.into_iter().any(|(above, _)| match self.model.find(above) {
+            Some(Child::Field(id)) => matches!(self.model.field(id).kind, FieldKind::Flattened { .. }),
+            _ => false,
+        })
     }
 
     /// A new name under `dynamic: true` or `runtime`: every element may create.
@@ -36,6 +60,12 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     ) {
         match value.kind() {
             Kind::Null => {}
+            // An array is looked up among the templates as an object.
+            Kind::Array
+                if !(Detector { model: self.model, dynamic: place.dynamic }).takes(&way.path(), way.name, None) =>
+            {
+                self.without_template(place, way, member);
+            }
             Kind::Array => {
                 for element in value.elements() {
                     self.dynamic(place, way, member, element);
@@ -100,6 +130,9 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             Some(created) => created,
             None => {
                 let detector = Detector { model: self.model, dynamic: place.dynamic };
+                if !detector.takes(&path, way.name, Some(value)) {
+                    return self.without_template(place, way, member);
+                }
                 let Some(created) = detector.leaf(&path, way.name, value) else {
                     return self.note_member(What::Unsure, way, member);
                 };
@@ -135,11 +168,17 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         if let Some(created) = self.pending.and_then(|pending| pending.get(&path)) {
             return Some(Arc::clone(created));
         }
-        if path.matches('.').count() as u64 + 2 > self.model.limits.depth {
-            self.note(What::TooDeep, way, path, member);
+        let detector = Detector { model: self.model, dynamic: place.dynamic };
+        if !detector.takes(&path, way.name, None) {
+            self.without_template(place, way, member);
             return None;
         }
-        let detector = Detector { model: self.model, dynamic: place.dynamic };
+        if path.matches('.').count() as u64 + 2 > self.model.limits.depth {
+            self.note(What::TooDeep, way, path.clone(), member);
+            if !self.model.server.has_old_parser {
+                return None;
+            }
+        }
         match detector.object(&path, way.name) {
             Some(created) => self.agree(path, created, way, member),
             None => {
@@ -164,6 +203,11 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         way: &Way<'_, 't>,
         member: Member<'_, 'p, 't>,
     ) -> Option<Arc<Created>> {
+        let is_blank = |part: &str| part.chars().all(is_java_space);
+        if self.model.server.has_old_parser && path.contains('.') && path.split('.').any(is_blank) {
+            // Taken in as a name, but no field of the mapping can have it.
+            self.note(What::BadPlace, way, path.clone(), member);
+        }
         // Of several runtime fields of one name the last stays; beside an object none can.
         let is_object = |created: &Created| matches!(created.child, Child::Object(_));
         let first =
@@ -181,14 +225,39 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 self.note(What::New(Arc::clone(&first)), way, path, member);
                 return Some(first);
             }
-            let what = What::Disagreement { first: first.type_name.clone(), second: created.type_name };
+            let what = What::Disagreement { first: first.type_name.clone(), second: created.type_name.clone() };
             self.note(what, way, path, member);
+            // The value still meets the type that it asked for.
+            return Some(Arc::new(created));
+        }
+        if !self.created.contains_key(&path) && self.is_left_out(&created) {
+            self.inner_duplicates(member.value, way, member);
             return None;
         }
         let created = Arc::new(created);
         self.note(What::New(Arc::clone(&created)), way, path.clone(), member);
         self.created.insert(path, Arc::clone(&created));
         Some(created)
+    }
+
+    /// Whether Elasticsearch itself leaves a new field out past the limit, whatever its value; for predictions.
+    fn is_left_out(&mut self, created: &Created) -> bool {
+        let limits = &self.model.limits;
+        if self.pending.is_some() || !limits.ignore_dynamic_beyond {
+            return false;
+        }
+        let after = self.model.num_fields + self.charged + created.charge;
+        if after <= limits.total_fields {
+            self.charged += created.charge;
+        }
+        after > limits.total_fields
+    }
+
+    fn without_template(&mut self, place: Place<'_>, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
+        match place.dynamic {
+            Dynamic::StrictAllowTemplates => self.note_member(What::Strict, way, member),
+            _ => self.kept(way, member),
+        }
     }
 
     /// A member that Elasticsearch keeps in `_source` only.
