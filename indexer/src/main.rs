@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     logs::init(cli.log_format, "info");
     match &cli.command {
         Command::Check(settings) => match load(settings) {
-            Ok(_) => {
+            Ok(config) => {
+                config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
                 println!("the settings are valid");
                 Exit::Clean.into()
             }
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::disallowed_methods, reason = "the start of the process")]
 fn run(config: Config) -> anyhow::Result<Exit> {
+    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let owner = thread::current();
     let signals = Signals::install(move || owner.unpark()).context("cannot listen for signals")?;
     let metrics = metrics::install("indexer", env!("CARGO_PKG_VERSION"))?;

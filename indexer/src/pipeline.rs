@@ -14,6 +14,7 @@ mod letters;
 mod membership;
 mod meters;
 mod partitions;
+mod refused;
 mod report;
 mod settle;
 mod take;

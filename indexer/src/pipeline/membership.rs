@@ -37,6 +37,10 @@ pub struct Membership {
     committer: Committer,
     has_joined: bool,
     commit_trouble_told: Option<Instant>,
+    /// The last time that a broker answered.
+    heard: Instant,
+    /// Questions about the ends of partitions and about missing topics that are not answered.
+    num_open: u32,
 }
 
 impl Membership {
@@ -46,7 +50,14 @@ impl Membership {
             committer: Committer::new(COMMIT_INTERVAL, COMMIT_PATIENCE, now),
             has_joined: false,
             commit_trouble_told: None,
+            heard: now,
+            num_open: 0,
         }
+    }
+
+    /// For how long no broker has answered.
+    pub fn silent_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard)
     }
 
     pub fn is_revoking(&self) -> bool {
@@ -118,8 +129,26 @@ impl Flow {
         }
     }
 
+    /// Asks where partitions end and which topics are missing, unless it was asked and is not answered: while the brokers are
+    /// away each question takes its timeout.
+    pub(super) fn ask_around(&mut self) {
+        if self.membership.num_open > 0 {
+            return;
+        }
+        let partitions = self.partitions.iter().filter(|partition| !partition.is_revoked);
+        self.questions.ask(Question::Ends(partitions.map(|p| (p.owner, p.name())).collect()));
+        self.questions.ask(Question::Missing(self.kafka.topics.clone()));
+        self.membership.num_open = 2;
+    }
+
     pub(super) fn take_answers(&mut self, now: Instant) {
         while let Some(answer) = self.questions.answer() {
+            if answer.is_from_broker() {
+                self.membership.heard = now;
+            }
+            if matches!(answer, Answer::Ends(_) | Answer::Missing(_)) {
+                self.membership.num_open -= 1;
+            }
             match answer {
                 Answer::Committed { partitions, result } => match result {
                     Ok(offsets) => self.assign(partitions, offsets),
