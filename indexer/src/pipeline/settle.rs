@@ -44,7 +44,7 @@ impl Flow {
                 }
                 match is_pushed_back {
                     true => self.concurrency.pushed_back(now),
-                    false => self.concurrency.succeeded(took, was_full),
+                    false => self.concurrency.succeeded(took, batch.body.len(), was_full),
                 }
                 return self.settle_items(batch, reply, retry_after, now);
             }
@@ -53,6 +53,15 @@ impl Flow {
         match &error {
             BulkError::Refused { refusal: Refusal::TooLarge, .. } => self.split(batch, &error, status, now),
             BulkError::Refused { refusal: Refusal::BadRequest, .. } => self.split(batch, &error, status, now),
+            // Others are on their way, so it is told that these are too many, not that none is taken.
+            BulkError::Refused { .. }
+                if status == Some(429) && retry_after.is_none() && self.schedule.num_in_flight() > 1 =>
+            {
+                self.schedule.refused(now);
+                self.concurrency.pushed_back(now);
+                let due = now + self.schedule.item_delay(1, None);
+                self.schedule.push_again(batch, due);
+            }
             _ => {
                 let due = self.schedule.failed(passed, now, retry_after);
                 let due = if may_be_running { due.max(now + UNKNOWN_WAIT) } else { due };
