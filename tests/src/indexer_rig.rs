@@ -74,6 +74,11 @@ impl IndexerRig {
         Ok(Self { kafka, fake, name, admin, launch, config: path, indexer: None })
     }
 
+    /// The configuration file.
+    pub fn config(&self) -> &std::path::Path {
+        &self.config
+    }
+
     /// Replaces a part of the configuration file for the starts to come.
     pub fn reconfigure(&self, from: &str, to: &str) -> Result<()> {
         let text = std::fs::read_to_string(&self.config)?;

@@ -1,7 +1,5 @@
 //! The indexer's rows of the failure catalogue that take minutes: `make test-heavy`.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
