@@ -80,3 +80,117 @@ fn c14_memory_is_bounded_over_a_large_backlog() -> Result<()> {
     ensure!(peak <= 96 << 20, "{} KiB", peak >> 10);
     rig.kafka.wait_no_lag(&rig.name, &rig.name, LIMIT)
 }
+
+/// Thirty seconds between records in the row; here a little more than the ten after which the connection is forgotten.
+#[test]
+fn b19_a_record_after_a_pause_finds_a_connection_that_works() -> Result<()> {
+    let mut rig = IndexerRig::new("b19", 1, "")?;
+    let proxy = proxied(&mut rig)?;
+    proxy.set(Mode::ForgetIdle(Duration::from_secs(10)))?;
+    rig.start()?;
+    for n in 0..6 {
+        std::thread::sleep(Duration::from_secs(12));
+        let produced = Instant::now();
+        rig.produce(n..n + 1, "a")?;
+        rig.wait_documents(n + 1)?;
+        ensure!(produced.elapsed() < Duration::from_secs(5), "record {n} took {:?}", produced.elapsed());
+    }
+    rig.judge(6, &[])
+}
+
+/// The trickle keeps one connection of four alive.
+#[test]
+fn b19_a_burst_after_a_trickle_finds_connections_that_work() -> Result<()> {
+    let mut rig = IndexerRig::new("b19-burst", 4, "max_documents: 100, max_in_flight: 4")?;
+    rig.reconfigure("request_timeout: 5s", "request_timeout: 60s")?;
+    let proxy = proxied(&mut rig)?;
+    rig.fake.script(|_| Answer::After(Duration::from_millis(100), Box::new(Answer::Index)));
+    proxy.set(Mode::ForgetIdle(Duration::from_secs(10)))?;
+    rig.start()?;
+    rig.produce(0..10_000, "a")?;
+    rig.wait_documents(10_000)?;
+    ensure!(rig.fake.bulks().iter().any(|bulk| bulk.num_running > 1), "there never was more than one connection");
+    for n in 10_000..10_015 {
+        std::thread::sleep(Duration::from_secs(1));
+        rig.produce(n..n + 1, "a")?;
+    }
+    let burst = Instant::now();
+    rig.produce(10_015..20_000, "a")?;
+    rig.wait_documents(20_000)?;
+    ensure!(burst.elapsed() < Duration::from_secs(20), "{:?}", burst.elapsed());
+    rig.judge(20_000, &[])
+}
+
+/// Fifteen minutes at the default `max_backoff` in the row; a fifteenth of both here.
+#[test]
+fn b22_a_long_outage_drops_nothing_and_sees_few_attempts() -> Result<()> {
+    let mut rig = IndexerRig::new("b22", 2, "max_backoff: 1667ms")?;
+    rig.start()?;
+    rig.produce(0..5_000, "a")?;
+    rig.wait_documents(5_000)?;
+    rig.fake.close_port()?;
+    rig.produce(5_000..10_000, "a")?;
+    std::thread::sleep(Duration::from_secs(60));
+    let num = rig.metric("indexer_bulk_requests_total", &["code=\"error\""])?;
+    ensure!((30.0..=60.0).contains(&num), "{num} attempts");
+    rig.fake.open_port()?;
+    assert_eq!(rig.num_letters()?, 0);
+    rig.judge(10_000, &[])
+}
+
+/// Ten minutes in the row; a tenth here, longer than session timeout and poll interval, which are the usual ones divided.
+#[test]
+fn o05_a_server_killed_in_the_middle_of_a_request_costs_no_membership() -> Result<()> {
+    let options = "session.timeout.ms: 6000, heartbeat.interval.ms: 1000, max.poll.interval.ms: 10000";
+    let mut rig = IndexerRig::with_options("o05-killed", 2, "max_documents: 100, max_backoff: 5s", options)?;
+    rig.fake.script(|_| Answer::After(Duration::from_millis(50), Box::new(Answer::Index)));
+    rig.start()?;
+    rig.produce(0..5_000, "a")?;
+    rig.wait_documents(500)?;
+    rig.fake.close_port()?;
+    rig.wait_blocked("elasticsearch_unreachable")?;
+    let lag = || rig.metric("indexer_lag_seconds", &[]);
+    let before = lag()?;
+    std::thread::sleep(Duration::from_secs(60));
+    ensure!(lag()? >= before + 55.0, "the lag went from {before} to {} s in a minute", lag()?);
+    ensure!(rig.ready()?.0 == 503 && rig.is_live()?);
+    rig.fake.open_port()?;
+    rig.kafka.wait_no_lag(&rig.name, &rig.name, Duration::from_secs(30))?;
+    assert_eq!(rig.metric("indexer_rebalances_total", &[])?, 1.0, "it left its group");
+    rig.judge(5_000, &[])
+}
+
+/// Documents that a server of this kind takes in a second: 4 requests at a time in 100 ms each, more wait for each other, and
+/// past 6 they are refused.
+fn throughput(name: &str, max_in_flight: usize, settle: Duration, measure: Duration) -> Result<f64> {
+    let mut rig = IndexerRig::new(name, 4, &format!("max_documents: 50, max_in_flight: {max_in_flight}"))?;
+    rig.fake.keep_only_ids();
+    rig.fake.script(|bulk| match bulk.num_running {
+        0..=4 => Answer::After(Duration::from_millis(100), Box::new(Answer::Index)),
+        n @ 5..=6 => Answer::After(Duration::from_millis(25 * n as u64), Box::new(Answer::Index)),
+        _ => Answer::refuse(429),
+    });
+    let seconds = (settle + measure).as_secs() as usize;
+    rig.produce(0..seconds * 2_400, "a")?;
+    rig.start()?;
+    rig.wait_documents(1)?;
+    std::thread::sleep(settle);
+    let (before, started) = (rig.fake.num_documents(), Instant::now());
+    std::thread::sleep(measure);
+    let rate = (rig.fake.num_documents() - before) as f64 / started.elapsed().as_secs_f64();
+    println!("{name}: {rate:.0} documents/s, limit {}", rig.metric("indexer_concurrency_limit", &[])?);
+    Ok(rate)
+}
+
+#[test]
+fn concurrency_brings_nine_tenths_of_the_best_fixed_setting() -> Result<()> {
+    // At or below the knee nothing pushes back, so the limit goes to its maximum and stays: that is a fixed setting.
+    let (settle, measure) = (Duration::from_secs(8), Duration::from_secs(12));
+    let mut best = 0.0_f64;
+    for fixed in [2, 3, 4] {
+        best = best.max(throughput(&format!("knee-{fixed}"), fixed, settle, measure)?);
+    }
+    let found = throughput("knee-adaptive", 16, Duration::from_secs(20), Duration::from_secs(30))?;
+    ensure!(found >= 0.9 * best, "{found:.0} of {best:.0} documents/s");
+    Ok(())
+}

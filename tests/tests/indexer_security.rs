@@ -41,6 +41,9 @@ fn start() -> Result<Secured> {
     let (certificate, key) = authority.issue("node", "IP:127.0.0.1")?;
     fs::copy(certificate, config.join("node.pem"))?;
     fs::copy(key, config.join("node.key"))?;
+    for name in ["users", "users_roles"] {
+        fs::write(config.join(name), "")?;
+    }
     let home = servers::home("elasticsearch")?;
     let made = Command::new(home.join("bin/elasticsearch-users"))
         .args(["useradd", USER, "-p", PASSWORD, "-r", "superuser"])
@@ -289,7 +292,8 @@ fn o19_a_wrong_password_for_kafka_is_not_printed() -> Result<()> {
     rig.launch = rig.launch.clone().env("MILLRACE_LOG", "trace");
     rig.start()?;
     let log = || rig.indexer.as_ref().map(|indexer| indexer.output()).unwrap_or_default();
-    wait::until_true("the refused login in the log", LIMIT, || Ok(log().contains("Authentication failed")))?;
+    wait::until_true("the refused login in the log", LIMIT, || Ok(log().contains("Authentication failed")))
+        .with_context(log)?;
     check_silent("the indexer", &everything(&rig)?, &secrets)?;
     let mut shipper = millrace_tests::rig::Rig::without_topic(kafka, &sasl, "o19-shipper")?;
     let options = [

@@ -231,6 +231,8 @@ pub struct Builder {
     body: Vec<u8>,
     items: Vec<Item>,
     originals: Vec<u8>,
+    /// Of body and originals of the last batch.
+    usual_bytes: (usize, usize),
     opened: Option<Instant>,
 }
 
@@ -257,7 +259,14 @@ pub enum Keep<'a> {
 
 impl Builder {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, body: Vec::new(), items: Vec::new(), originals: Vec::new(), opened: None }
+        Self {
+            limits,
+            body: Vec::new(),
+            items: Vec::new(),
+            originals: Vec::new(),
+            usual_bytes: (64 << 10, 0),
+            opened: None,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -269,8 +278,10 @@ impl Builder {
     /// [`Builder::give_up`].
     pub fn begin(&mut self, index: &str, id: Option<&[u8]>) -> Draft {
         if self.body.capacity() == 0 {
-            // Untouched pages cost nothing, growing by doubling would copy the body several times.
-            self.body.reserve(self.limits.max_bytes.min(Limits::MAX_BYTES) + 4096);
+            // Growing by doubling would copy the body several times. The greatest size for all would cost its pages: the
+            // allocator gives used ones again.
+            self.body.reserve(self.usual_bytes.0 + self.usual_bytes.0 / 8);
+            self.originals.reserve(self.usual_bytes.1 + self.usual_bytes.1 / 8);
         }
         let start = self.body.len();
         self.body.extend_from_slice(br#"{"create":{"_index":""#);
@@ -344,11 +355,11 @@ impl Builder {
         self.opened.take()?;
         let items = std::mem::take(&mut self.items);
         self.items.reserve(items.len().min(self.limits.max_documents));
-        let mut body = std::mem::take(&mut self.body);
-        if body.len() < body.capacity() / 4 {
-            body.shrink_to_fit();
-        }
-        Some(Batch { body: body.into(), items, originals: std::mem::take(&mut self.originals) })
+        let (mut body, mut originals) = (std::mem::take(&mut self.body), std::mem::take(&mut self.originals));
+        self.usual_bytes = (body.len(), originals.len());
+        body.shrink_to_fit();
+        originals.shrink_to_fit();
+        Some(Batch { body: body.into(), items, originals })
     }
 
     /// Batches are cut at this size from now on.

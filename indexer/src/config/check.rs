@@ -173,9 +173,10 @@ fn check_elasticsearch(raw: raw::Elasticsearch, faults: &mut Faults) -> Option<E
                     .add("carries credentials", "move them to `username` and `password` (or `password_file`)");
             }
             Ok(url) if ["http", "https"].contains(&url.scheme()) && url.host().is_some() => {}
-            _ => faults
-                .at(&path)
-                .add(format!("`{host}` is not an address"), "write http://host:9200 or https://host:9200"),
+            _ => faults.at(&path).add(
+                format!("`{}` is not an address", config::without_login(host)),
+                "write http://host:9200 or https://host:9200",
+            ),
         }
     }
     let num_ways = [raw.api_key.is_some(), raw.bearer_token.is_some(), raw.username.is_some()];
