@@ -98,11 +98,11 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A sixteenth is prefetch, for which librdkafka takes twice that and more where records are small: as much as keeps the
+    /// A small part is prefetch, for which librdkafka takes twice that and more where records are small: as much as keeps the
     /// owner busy. Two fifths are documents on their way; the rest is room for copies while items are sorted out of a batch,
     /// replies, plans and the program itself.
     pub fn divide(total: u64) -> Self {
-        Self { prefetch: total / 16, unfinished: total / 5 * 2 }
+        Self { prefetch: total / 24, unfinished: total / 5 * 2 }
     }
 }
 

@@ -7,6 +7,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "an edge module: waiting for brokers is part of being alive")]
 
+mod answers;
 mod flow;
 mod intake;
 mod letter_log;
@@ -33,7 +34,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use crate::bulk::client::Client;
 use crate::bulk::service::Service;
 use crate::config::{Config, Kafka};
-use crate::consume::{Questions, Source};
+use crate::consume::{self, Questions, Source};
 use crate::dead_letter::DeadLetters;
 use crate::health::Health;
 use crate::templates::Templates;
@@ -77,7 +78,9 @@ fn await_brokers(settings: &Kafka, signals: &Signals, health: &Health) -> anyhow
         millrace_common::kafka::consumer("indexer", &settings.brokers, &settings.group, &settings.options)
             .map_err(|faults| anyhow::anyhow!(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
     config.remove("group.id");
-    let probe: BaseConsumer = config.create().context("cannot set up the Kafka client")?;
+    // With our context, so that a refused login is told, and not only that nobody answers.
+    let probe: BaseConsumer<consume::Context> =
+        config.create_with_context(consume::Context::default()).context("cannot set up the Kafka client")?;
     let mut was_told = false;
     while !signals.is_draining() {
         health.turned(Instant::now());
@@ -94,6 +97,8 @@ fn await_brokers(settings: &Kafka, signals: &Signals, health: &Health) -> anyhow
             }
             Err(_) => {}
         }
+        // Serves what the client reports.
+        while probe.poll(Duration::ZERO).is_some() {}
         thread::park_timeout(Duration::from_millis(500));
     }
     Ok(None)

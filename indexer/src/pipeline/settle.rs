@@ -157,6 +157,7 @@ impl Flow {
         }
     }
 
+    /// What becomes of a failed item.
     fn judge(&mut self, item: &mut Item, failure: &Failure, now: Instant) -> Fate {
         if failure.class != Class::Blocked {
             self.parked_bytes -= item.parked_size();
