@@ -97,9 +97,11 @@ fn await_brokers(settings: &Kafka, signals: &Signals, health: &Health) -> anyhow
             }
             Err(_) => {}
         }
-        // Serves what the client reports.
-        while probe.poll(Duration::ZERO).is_some() {}
-        thread::park_timeout(Duration::from_millis(500));
+        // Serves what the client has to report; an event that is no message reads as nothing.
+        let until = Instant::now() + Duration::from_millis(500);
+        while Instant::now() < until && !signals.is_draining() {
+            probe.poll(Duration::from_millis(50));
+        }
     }
     Ok(None)
 }
