@@ -14,7 +14,7 @@ use crate::http::Access;
 use crate::process::{Launch, Lifetime, Process};
 use crate::{ports, scratch, servers, wait};
 
-const START_LIMIT: Duration = Duration::from_secs(180);
+const START_LIMIT: Duration = Duration::from_secs(300);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// How to run a node.
