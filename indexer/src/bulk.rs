@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod client;
 pub mod concurrency;
+mod connections;
 pub mod response;
 pub mod schedule;
 pub mod service;

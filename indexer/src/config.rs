@@ -67,6 +67,10 @@ pub struct Bulk {
     pub max_in_flight: usize,
     /// How long documents wait for a blocked index.
     pub index_wait: Duration,
+    /// How many bytes of them.
+    pub parked_bytes: u64,
+    /// Longest pause between attempts.
+    pub max_backoff: Duration,
 }
 
 /// One rule: which records, and what becomes of them.
@@ -79,6 +83,8 @@ pub struct Rule {
     pub accept_time: AcceptTime,
     pub max_age: Duration,
     pub max_new_indices: u32,
+    /// Documents get the record's id, and not one that Elasticsearch makes.
+    pub keeps_ids: bool,
     pub options: Arc<RuleOptions>,
 }
 
@@ -92,14 +98,27 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A quarter is prefetch and two fifths are documents on their way; the rest is room for copies while items are sorted
-    /// out of a batch, replies, plans and the program itself.
+    /// A small part is prefetch, for which librdkafka takes twice that and more where records are small: as much as keeps the
+    /// owner busy. Two fifths are documents on their way; the rest is room for copies while items are sorted out of a batch,
+    /// replies, plans and the program itself.
     pub fn divide(total: u64) -> Self {
-        Self { prefetch: total / 4, unfinished: total / 5 * 2 }
+        Self { prefetch: total / 24, unfinished: total / 5 * 2 }
     }
 }
 
 impl Config {
+    /// What these settings give up, for the operator to know.
+    pub fn warnings(&self) -> Vec<String> {
+        let without_ids = self.rules.iter().enumerate().filter(|(_, rule)| !rule.keeps_ids);
+        let words = without_ids.map(|(number, _)| {
+            format!(
+                "rules[{number}].document_id: none: a record that is sent again (a lost reply, a crash, a rebalance, a replayed \
+                 dead letter, bytes read again by a shipper) is indexed again, and nothing tells the copies apart"
+            )
+        });
+        words.collect()
+    }
+
     /// The rule for a topic: the first that names it or names none.
     pub fn rule_for(&self, topic: &str) -> Option<usize> {
         self.rules.iter().position(|rule| rule.topics.is_empty() || rule.topics.iter().any(|t| t == topic))

@@ -9,4 +9,4 @@ mod questions;
 mod source;
 
 pub use questions::{Answer, Question, Questions};
-pub use source::{PartitionQueue, Rebalance, Source, SourceError, TopicPartition, header};
+pub use source::{Context, PartitionQueue, Rebalance, Source, SourceError, TopicPartition, header};

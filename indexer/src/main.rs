@@ -28,7 +28,8 @@ fn main() -> ExitCode {
     logs::init(cli.log_format, "info");
     match &cli.command {
         Command::Check(settings) => match settings.load(RUN_NEEDS) {
-            Ok(_) => {
+            Ok(config) => {
+                config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
                 println!("the settings are valid");
                 Exit::Clean.into()
             }
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::disallowed_methods, reason = "the start of the process")]
 fn run(config: Config) -> anyhow::Result<Exit> {
+    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let owner = thread::current();
     let signals = Signals::install(move || owner.unpark()).context("cannot listen for signals")?;
     let metrics = metrics::install("indexer", env!("CARGO_PKG_VERSION"))?;

@@ -7,6 +7,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "an edge module: waiting for brokers is part of being alive")]
 
+mod answers;
 mod flow;
 mod intake;
 mod letter_log;
@@ -14,6 +15,7 @@ mod letters;
 mod membership;
 mod meters;
 mod partitions;
+mod refused;
 mod report;
 mod settle;
 mod take;
@@ -32,7 +34,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use crate::bulk::client::Client;
 use crate::bulk::service::Service;
 use crate::config::{Config, Kafka};
-use crate::consume::{Questions, Source};
+use crate::consume::{self, Questions, Source};
 use crate::dead_letter::DeadLetters;
 use crate::health::Health;
 use crate::templates::Templates;
@@ -76,7 +78,9 @@ fn await_brokers(settings: &Kafka, signals: &Signals, health: &Health) -> anyhow
         millrace_common::kafka::consumer("indexer", &settings.brokers, &settings.group, &settings.options)
             .map_err(|faults| anyhow::anyhow!(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
     config.remove("group.id");
-    let probe: BaseConsumer = config.create().context("cannot set up the Kafka client")?;
+    // With our context, so that a refused login is told, and not only that nobody answers.
+    let probe: BaseConsumer<consume::Context> =
+        config.create_with_context(consume::Context::default()).context("cannot set up the Kafka client")?;
     let mut was_told = false;
     while !signals.is_draining() {
         health.turned(Instant::now());
@@ -93,7 +97,11 @@ fn await_brokers(settings: &Kafka, signals: &Signals, health: &Health) -> anyhow
             }
             Err(_) => {}
         }
-        thread::park_timeout(Duration::from_millis(500));
+        // Serves what the client has to report; an event that is no message reads as nothing.
+        let until = Instant::now() + Duration::from_millis(500);
+        while Instant::now() < until && !signals.is_draining() {
+            probe.poll(Duration::from_millis(50));
+        }
     }
     Ok(None)
 }

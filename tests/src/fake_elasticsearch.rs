@@ -2,9 +2,9 @@
 //! records every item of every bulk request, keeps documents with `create` semantics, and answers as its script says.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::BufReader;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::wire::Request;
+
 /// One document of a bulk request.
 #[derive(Clone, Debug)]
 pub struct Item {
     pub index: String,
+    /// Made up here if the request gave none.
     pub id: String,
     pub document: String,
 }
@@ -26,8 +29,13 @@ pub struct Bulk {
     /// 0, 1, 2 … in the order of arrival.
     pub number: usize,
     pub at: Instant,
-    /// Length of the body.
+    /// Length of the body, unpacked.
     pub bytes: usize,
+    pub is_packed: bool,
+    /// The request's `Authorization`.
+    pub authorization: String,
+    /// Bulk requests that are worked on, this one among them.
+    pub num_running: usize,
     pub items: Vec<Item>,
 }
 
@@ -80,6 +88,8 @@ struct State {
     mappings: HashMap<String, Value>,
     has_ilm: bool,
     connections: Vec<TcpStream>,
+    num_running: usize,
+    keeps_only_ids: bool,
     /// `X-Opaque-Id` of requests that are worked on behind a closed connection.
     running: Vec<String>,
 }
@@ -107,6 +117,8 @@ impl FakeElasticsearch {
             mappings: HashMap::new(),
             has_ilm: false,
             connections: Vec::new(),
+            num_running: 0,
+            keeps_only_ids: false,
             running: Vec::new(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), is_stopped: AtomicBool::new(false) });
@@ -147,6 +159,11 @@ impl FakeElasticsearch {
     /// Answers this mapping for an index, as if it were there.
     pub fn set_mapping(&self, index: &str, mappings: Value) {
         self.state().mappings.insert(index.to_owned(), mappings);
+    }
+
+    /// Keeps ids alone from now on, for more documents than memory would hold.
+    pub fn keep_only_ids(&self) {
+        self.state().keeps_only_ids = true;
     }
 
     /// All bulk requests so far.
@@ -231,62 +248,23 @@ fn accept(shared: Arc<Shared>, listener: TcpListener) -> JoinHandle<()> {
     })
 }
 
-struct Request {
-    method: String,
-    path: String,
-    opaque_id: String,
-    body: Vec<u8>,
-}
-
 fn serve(shared: &Arc<Shared>, connection: TcpStream) -> Result<()> {
     let mut writer = connection.try_clone()?;
     let mut reader = BufReader::new(connection);
-    while let Some(request) = read_request(&mut reader)? {
-        let is_head = request.method == "HEAD";
+    while let Some(request) = Request::read(&mut reader)? {
         let path = request.path.split('?').next().unwrap_or_default().trim_matches('/').to_owned();
         let reply = if path == "_bulk" { bulk(shared, &request)? } else { Some(other(shared, &request, &path)) };
         let Some((status, headers, body)) = reply else {
             writer.shutdown(Shutdown::Both)?;
             return Ok(());
         };
-        let mut head =
-            format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\ncontent-type: application/json\r\n", body.len());
-        headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
-        head.push_str("\r\n");
-        writer.write_all(head.as_bytes())?;
-        if !is_head {
-            writer.write_all(body.as_bytes())?;
-        }
+        request.answer(&mut writer, status, &headers, &body)?;
         if headers.iter().any(|(name, value)| *name == "connection" && value == "close") {
             writer.shutdown(Shutdown::Both)?;
             return Ok(());
         }
     }
     Ok(())
-}
-
-fn read_request(reader: &mut BufReader<TcpStream>) -> Result<Option<Request>> {
-    let mut line = String::new();
-    if reader.read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
-    let mut words = line.split_whitespace();
-    let (method, path) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
-    let mut length = 0;
-    let mut opaque_id = String::new();
-    loop {
-        let mut header = String::new();
-        reader.read_line(&mut header)?;
-        let Some((name, value)) = header.trim_end().split_once(':') else { break };
-        if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse()?;
-        } else if name.eq_ignore_ascii_case("x-opaque-id") {
-            opaque_id = value.trim().to_owned();
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
-    Ok(Some(Request { method, path, opaque_id, body }))
 }
 
 type Reply = (u16, Vec<(&'static str, String)>, String);
@@ -303,16 +281,21 @@ fn parse_bulk(body: &[u8]) -> Result<Vec<Item>> {
         let create = &action["create"];
         let document = lines.next().context("an action line without a document")?;
         serde_json::from_str::<Value>(document).context("a document is not JSON")?;
-        let text =
-            |key: &str| create[key].as_str().map(str::to_owned).with_context(|| format!("no `{key}` in {action}"));
-        items.push(Item { index: text("_index")?, id: text("_id")?, document: document.to_owned() });
+        let index = create["_index"].as_str().with_context(|| format!("no `_index` in {action}"))?.to_owned();
+        let id = create["_id"].as_str().map_or_else(made_up_id, str::to_owned);
+        items.push(Item { index, id, document: document.to_owned() });
     }
     Ok(items)
 }
 
+fn made_up_id() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("made-up-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 fn bulk(shared: &Arc<Shared>, request: &Request) -> Result<Option<Reply>> {
-    let body = request.body.as_slice();
-    let items = match parse_bulk(body) {
+    let body = request.unpacked()?;
+    let items = match parse_bulk(&body) {
         Ok(items) => items,
         Err(error) => {
             let body =
@@ -322,16 +305,27 @@ fn bulk(shared: &Arc<Shared>, request: &Request) -> Result<Option<Reply>> {
     };
     let mut answer = {
         let mut state = shared.state();
-        let bulk = Bulk { number: state.bulks.len(), at: Instant::now(), bytes: body.len(), items: items.clone() };
-        state.bulks.push(bulk.clone());
+        state.num_running += 1;
+        let bulk = Bulk {
+            number: state.bulks.len(),
+            at: Instant::now(),
+            bytes: body.len(),
+            is_packed: request.is_packed(),
+            authorization: request.header("authorization").to_owned(),
+            num_running: state.num_running,
+            items: items.clone(),
+        };
+        let kept = if state.keeps_only_ids { Bulk { items: Vec::new(), ..bulk.clone() } } else { bulk.clone() };
+        state.bulks.push(kept);
         (state.script)(&bulk)
     };
     while let Answer::After(delay, then) = answer {
         thread::sleep(delay);
         answer = *then;
     }
+    shared.state().num_running -= 1;
     if let Answer::CutThenIndexAfter(delay) = answer {
-        index_later(Arc::clone(shared), items, request.opaque_id.clone(), delay);
+        index_later(Arc::clone(shared), items, request.header("x-opaque-id").to_owned(), delay);
         return Ok(None);
     }
     let mut state = shared.state();
@@ -395,7 +389,8 @@ fn keep(state: &mut State, item: &Item, failure: Option<ItemFailure>) -> Value {
             result["error"] = json!({"type": kind, "reason": reason});
         }
         None => {
-            state.documents.insert(key, item.document.clone());
+            let document = if state.keeps_only_ids { String::new() } else { item.document.clone() };
+            state.documents.insert(key, document);
             result["status"] = 201.into();
             result["result"] = "created".into();
         }

@@ -50,18 +50,67 @@ pub fn request(method: &str, url: &str, body: Option<String>) -> Result<Reply> {
 ///
 /// If no whole reply arrives within `limit`.
 pub fn request_within(limit: Duration, method: &str, url: &str, body: Option<String>) -> Result<Reply> {
-    static CLIENT: OnceLock<Client> = OnceLock::new();
-    let client = CLIENT.get_or_init(|| {
-        Client::builder()
-            .pool_max_idle_per_host(0)
-            .no_proxy()
-            .build()
-            .expect("a client without TLS settings has nothing to fail on")
-    });
-    let mut request = client.request(Method::from_bytes(method.as_bytes())?, url).timeout(limit);
+    Access::plain().request_within(limit, method, url, body)
+}
+
+/// [`request`] with the type of its body and its name among Elasticsearch's tasks.
+///
+/// # Errors
+///
+/// As [`request`].
+pub fn request_as(method: &str, url: &str, body: Option<String>, kind: &str, name: &str) -> Result<Reply> {
+    let request = Access::plain().client.request(Method::from_bytes(method.as_bytes())?, url).timeout(TIMEOUT);
+    let mut request = request.header("x-opaque-id", name);
     if let Some(body) = body {
-        request = request.header(header::CONTENT_TYPE, "application/json").body(body);
+        request = request.header(header::CONTENT_TYPE, kind).body(body);
     }
+    send(request, method, url)
+}
+
+/// How a server is spoken to.
+#[derive(Clone)]
+pub struct Access {
+    client: Client,
+    login: Option<(String, String)>,
+}
+
+impl Access {
+    /// Without TLS and login.
+    pub fn plain() -> &'static Self {
+        static PLAIN: OnceLock<Access> = OnceLock::new();
+        PLAIN.get_or_init(|| {
+            let client = Client::builder().pool_max_idle_per_host(0).no_proxy().build();
+            Self { client: client.expect("a client without TLS settings has nothing to fail on"), login: None }
+        })
+    }
+
+    /// With a certificate authority of our own, and basic authentication.
+    ///
+    /// # Errors
+    ///
+    /// If `ca_pem` is no certificate.
+    pub fn secured(ca_pem: &[u8], user: &str, password: &str) -> Result<Self> {
+        let ca = reqwest::Certificate::from_pem(ca_pem)?;
+        let client = Client::builder().pool_max_idle_per_host(0).no_proxy().add_root_certificate(ca).build()?;
+        Ok(Self { client, login: Some((user.to_owned(), password.to_owned())) })
+    }
+
+    /// # Errors
+    ///
+    /// If no whole reply arrives within `limit`.
+    pub fn request_within(&self, limit: Duration, method: &str, url: &str, body: Option<String>) -> Result<Reply> {
+        let mut request = self.client.request(Method::from_bytes(method.as_bytes())?, url).timeout(limit);
+        if let Some((user, password)) = &self.login {
+            request = request.basic_auth(user, Some(password));
+        }
+        if let Some(body) = body {
+            request = request.header(header::CONTENT_TYPE, "application/json").body(body);
+        }
+        send(request, method, url)
+    }
+}
+
+fn send(request: reqwest::RequestBuilder, method: &str, url: &str) -> Result<Reply> {
     block_on(async {
         let reply = request.send().await?;
         let status = reply.status().as_u16();

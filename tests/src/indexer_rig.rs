@@ -38,6 +38,18 @@ impl IndexerRig {
     /// [`IndexerRig::new`] with YAML for `kafka.options`. Without partitions the topic is not made.
     pub fn with_options(name: &str, partitions: i32, bulk: &str, options: &str) -> Result<Self> {
         let kafka = Kafka::shared()?;
+        Self::on(kafka, kafka.bootstrap(), name, partitions, bulk, options)
+    }
+
+    /// [`IndexerRig::with_options`] on a broker of the test's own; `brokers` is the address that the indexer gets.
+    pub fn on(
+        kafka: &'static Kafka,
+        brokers: &str,
+        name: &str,
+        partitions: i32,
+        bulk: &str,
+        options: &str,
+    ) -> Result<Self> {
         let name = format!("indexer-{name}");
         if partitions > 0 {
             kafka.create_topic(&name, partitions, &[])?;
@@ -53,13 +65,25 @@ impl IndexerRig {
              rules: [ {{ index: \"{{service.name}}\", default: {{ service.name: a }} }} ]\n\
              dead_letter: {{ topic: \"{name}.dlq\" }}\n\
              admin: {{ listen: \"{admin}\" }}\n",
-            kafka.bootstrap(),
+            brokers,
             fake.url(),
         );
         let path = dir.join("indexer.yaml");
         std::fs::write(&path, config)?;
         let launch = Launch::indexer("indexer", &dir)?.args(["run", "-c"]).arg(&path);
         Ok(Self { kafka, fake, name, admin, launch, config: path, indexer: None })
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> &std::path::Path {
+        &self.config
+    }
+
+    /// Replaces a part of the configuration file for the starts to come.
+    pub fn reconfigure(&self, from: &str, to: &str) -> Result<()> {
+        let text = std::fs::read_to_string(&self.config)?;
+        ensure!(text.contains(from), "no `{from}` in {text}");
+        Ok(std::fs::write(&self.config, text.replace(from, to))?)
     }
 
     /// Starts the first indexer.
@@ -96,6 +120,21 @@ impl IndexerRig {
     pub fn ready(&self) -> Result<(u16, String)> {
         let reply = http::get(&format!("http://{}/readyz", self.admin))?;
         Ok((reply.status, reply.body))
+    }
+
+    /// Waits until it says, within 30 s as promised, that records do not flow for this reason.
+    pub fn wait_blocked(&self, reason: &str) -> Result<()> {
+        wait::until_true(&format!("readiness to fail for `{reason}`"), Duration::from_secs(30), || {
+            Ok(self.ready().is_ok_and(|(status, body)| status == 503 && body.contains(reason)))
+        })
+    }
+
+    pub fn wait_ready(&self, limit: Duration) -> Result<()> {
+        wait::until_true("readiness", limit, || Ok(self.ready().is_ok_and(|(status, _)| status == 200)))
+    }
+
+    pub fn is_live(&self) -> Result<bool> {
+        Ok(http::get(&format!("http://{}/livez", self.admin))?.status == 200)
     }
 
     pub fn wait_documents(&self, num: usize) -> Result<()> {

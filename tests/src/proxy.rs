@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -25,6 +25,8 @@ pub enum Mode {
     /// Hands requests on, and closes the connection when the reply comes: the outcome of a
     /// request is unknown to the client.
     CutReplies,
+    /// Forgets a connection that was idle for this long, as load balancers do: it stays open, and nothing comes through.
+    ForgetIdle(Duration),
     /// Closes all connections and listens no longer.
     Refuse,
 }
@@ -157,16 +159,29 @@ fn serve(shared: &Arc<Shared>, client: TcpStream) {
             stream.set_read_timeout(Some(TICK))?;
         }
         let replies = (server.try_clone()?, client.try_clone()?);
-        let of_replies = Arc::clone(&shared);
-        std::thread::spawn(move || pump(&of_replies, born, true, &replies.0, &replies.1));
-        pump(&shared, born, false, &client, &server);
+        let (of_replies, used) = (Arc::clone(&shared), Arc::new(Mutex::new(Some(Instant::now()))));
+        let used_by_replies = Arc::clone(&used);
+        std::thread::spawn(move || pump(&of_replies, born, true, &replies.0, &replies.1, &used_by_replies));
+        pump(&shared, born, false, &client, &server, &used);
         Ok(())
     });
 }
 
-fn pump(shared: &Shared, born: u64, is_reply: bool, from: &TcpStream, to: &TcpStream) {
+/// When a connection was last used, `None` once it is forgotten.
+type Used = Mutex<Option<Instant>>;
+
+/// Notes the use of a connection. `false` if it was idle for too long, now or before.
+fn use_again(used: &Used, mode: Mode) -> bool {
+    let mut used = used.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(last) = *used else { return false };
+    let is_forgotten = matches!(mode, Mode::ForgetIdle(after) if last.elapsed() > after);
+    *used = (!is_forgotten).then(Instant::now);
+    !is_forgotten
+}
+
+fn pump(shared: &Shared, born: u64, is_reply: bool, from: &TcpStream, to: &TcpStream, used: &Used) {
     // An error on either side ends the connection as a whole, which is all a proxy can say.
-    let _ = pump_until_end(shared, born, is_reply, from, to);
+    let _ = pump_until_end(shared, born, is_reply, from, to, used);
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
 }
@@ -177,6 +192,7 @@ fn pump_until_end(
     is_reply: bool,
     mut from: &TcpStream,
     mut to: &TcpStream,
+    used: &Used,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     let is_cut = || shared.cuts.load(Ordering::SeqCst) != born;
@@ -193,6 +209,9 @@ fn pump_until_end(
             std::thread::sleep(TICK);
         }
         let mode = *shared.mode();
+        if !use_again(used, mode) {
+            continue;
+        }
         if let Mode::Delay(time) = mode {
             std::thread::sleep(time);
         }
@@ -246,5 +265,21 @@ mod tests {
         assert_eq!(says(Mode::BlackHole), None);
         assert_eq!(says(Mode::CutReplies), None);
         assert_eq!(says(Mode::Pass), hello);
+    }
+
+    #[test]
+    fn an_idle_connection_is_forgotten_and_a_new_one_is_served() {
+        let proxy = Proxy::start(echo_server()).unwrap();
+        proxy.set(Mode::ForgetIdle(Duration::from_millis(300))).unwrap();
+        let mut stream = TcpStream::connect(proxy.addr()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let mut says = |pause| {
+            std::thread::sleep(pause);
+            stream.write_all(b"hello").unwrap();
+            stream.read_exact(&mut [0; 5]).is_ok()
+        };
+        assert!(says(Duration::ZERO) && says(Duration::from_millis(50)));
+        assert!(!says(Duration::from_millis(500)) && !says(Duration::ZERO), "forgotten for good");
+        assert!(echo(proxy.addr()).is_some());
     }
 }

@@ -26,7 +26,7 @@ pub use expand::Environment;
 pub use faults::{Fault, FaultAt, Faults};
 pub use flags::Setting;
 pub use schema::schema;
-pub use secret::{Secret, SecretError};
+pub use secret::{Secret, SecretError, without_login};
 pub use suggest::nearest;
 pub use units::{ByteSize, HumanDuration, Percent, UnitError};
 

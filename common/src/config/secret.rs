@@ -95,6 +95,13 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
+/// An address for messages: a login in it, as in `https://user:password@host`, is left out.
+pub fn without_login(address: &str) -> Cow<'_, str> {
+    let Some((login, host)) = address.rsplit_once('@') else { return address.into() };
+    let scheme = login.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    format!("{scheme}***@{host}").into()
+}
+
 /// The schema format that marks a secret; [`super::schema`] adds the `_file` twin of each key that has it.
 pub(super) const FORMAT: &str = "secret";
 
@@ -122,6 +129,17 @@ mod tests {
             let printed =
                 format!("{secret} {secret:?} {:#?} {}", Some(&secret), serde_json::to_string(&secret).unwrap());
             assert!(!printed.contains("hunter2"), "{printed}");
+        }
+    }
+
+    #[test]
+    fn a_login_in_an_address_is_left_out() {
+        for (address, expected) in [
+            ("https://es:9200", "https://es:9200"),
+            ("https://user:p@ss@es:9200", "https://***@es:9200"),
+            ("user:pass@es", "***@es"),
+        ] {
+            assert_eq!(without_login(address), expected);
         }
     }
 

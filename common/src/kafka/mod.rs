@@ -12,7 +12,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
-use crate::config::{Secret, nearest};
+use crate::config::{Secret, nearest, without_login};
 use options::{FILE, canonical, is_secret};
 
 pub use log::Log;
@@ -113,7 +113,10 @@ fn check_brokers(brokers: &[String]) -> Vec<OptionFault> {
     for (index, entry) in brokers.iter().enumerate() {
         // A list in one environment variable comes as one entry with commas.
         if let Some(bad) = entry.split(',').find(|broker| !is_sound(broker.trim())) {
-            faults.push(fault(format!("brokers[{index}]"), format!("`{bad}` is not a broker's address")));
+            faults.push(fault(
+                format!("brokers[{index}]"),
+                format!("`{}` is not a broker's address", without_login(bad)),
+            ));
         }
     }
     faults

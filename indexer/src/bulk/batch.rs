@@ -3,12 +3,13 @@
 //! A batch holds its documents in the form that goes over the wire, so that a document is written once. Each item knows
 //! where it stands in the body and which record it settles.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::commit::ledger::Sequence;
+use crate::route::EpochMillis;
 
 /// Place of a partition in the owner's table, and the assignment it is from: an item of an earlier assignment settles
 /// nothing.
@@ -18,34 +19,74 @@ pub struct Owner {
     pub epoch: u32,
 }
 
-/// One document of a batch.
+/// The record that a document settles, and what became of it so far.
 #[derive(Clone, Copy, Debug)]
-pub struct Item {
+pub struct Settles {
     pub owner: Owner,
     pub sequence: Sequence,
     /// The index it goes to, in the owner's table.
     pub target: u32,
+    /// The record's Kafka timestamp.
+    pub kafka_time: EpochMillis,
     /// Requests that carried it.
     pub attempts: u16,
+    /// Its index is blocked: it counts as parked.
+    pub is_parked: bool,
+    /// It was refused before, and stands here by a newer plan.
+    pub is_planned_anew: bool,
+}
+
+impl Settles {
+    /// A record that was not sent yet.
+    pub fn new(owner: Owner, sequence: Sequence, target: u32, kafka_time: EpochMillis) -> Self {
+        Self { owner, sequence, target, kafka_time, attempts: 0, is_parked: false, is_planned_anew: false }
+    }
+}
+
+/// One document of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Item {
+    pub settles: Settles,
     start: u32,
     document: u32,
     end: u32,
     original: Option<Original>,
 }
 
-/// Where the record's own key and value stand among the originals.
+/// Where the record's own id, key and value stand among the originals.
 #[derive(Clone, Copy, Debug)]
 struct Original {
     start: u32,
+    /// 0: the id stands in the action line.
+    id: u32,
     key: Option<u32>,
     value: u32,
+}
+
+impl Original {
+    fn length(&self) -> u32 {
+        self.id + self.key.unwrap_or(0) + self.value
+    }
+}
+
+impl Deref for Item {
+    type Target = Settles;
+
+    fn deref(&self) -> &Settles {
+        &self.settles
+    }
 }
 
 impl Item {
     /// Bytes that count against the budgets.
     pub fn size(&self) -> u64 {
-        let original = self.original.map_or(0, |original| original.key.unwrap_or(0) + original.value);
+        let original = self.original.map_or(0, |original| original.length());
         u64::from(self.end - self.start) + u64::from(original)
+    }
+
+    /// Bytes that count as parked.
+    pub fn parked_size(&self) -> u64 {
+        if self.is_parked { self.size() } else { 0 }
     }
 }
 
@@ -68,11 +109,18 @@ const ACTION_ID: &[u8] = br#"","_id":""#;
 const ACTION_END: &[u8] = b"\"}}\n";
 
 impl Batch {
-    /// The `_id` of an item, as it stands in its action line.
-    pub fn id(&self, item: &Item) -> &[u8] {
+    /// The `_id` that an item's action line gives; `None` if Elasticsearch is to make one.
+    pub fn sent_id(&self, item: &Item) -> Option<&[u8]> {
         let action = &self.body[item.start as usize..item.document as usize];
-        let start = memchr::memmem::find(action, ACTION_ID).map_or(action.len(), |at| at + ACTION_ID.len());
-        action.get(start..action.len() - ACTION_END.len()).unwrap_or_default()
+        let start = memchr::memmem::find(action, ACTION_ID)? + ACTION_ID.len();
+        action.get(start..action.len() - ACTION_END.len())
+    }
+
+    /// The id of an item's record.
+    pub fn id(&self, item: &Item) -> &[u8] {
+        let kept = item.original.filter(|original| original.id > 0);
+        let kept = kept.map(|original| &self.originals[range(original.start, original.id)]);
+        kept.or_else(|| self.sent_id(item)).unwrap_or_default()
     }
 
     /// The document of an item, without the line end.
@@ -85,8 +133,9 @@ impl Batch {
         let Some(original) = item.original else {
             return Record { key: Some(self.id(item).to_vec()), value: self.document(item).to_vec() };
         };
-        let key = original.key.map(|length| range(original.start, length));
-        let value = range(original.start + original.key.unwrap_or(0), original.value);
+        let start = original.start + original.id;
+        let key = original.key.map(|length| range(start, length));
+        let value = range(start + original.key.unwrap_or(0), original.value);
         Record { key: key.map(|key| self.originals[key].to_vec()), value: self.originals[value].to_vec() }
     }
 
@@ -103,15 +152,22 @@ impl Batch {
         writer.finish()
     }
 
-    /// Two halves of about equal size in bytes, each with at least one item; `None` if there are not two items.
-    pub fn split(&self) -> Option<(Self, Self)> {
-        if self.items.len() < 2 {
-            return None;
-        }
+    /// Two parts of about equal size in bytes, each with at least one item; `None` if there are not two items.
+    pub fn split_bytes(&self) -> Option<[Self; 2]> {
         let half = self.body.len() / 2;
-        let cut = self.items.iter().position(|item| item.end as usize > half).unwrap_or(0);
-        let cut = cut.clamp(1, self.items.len() - 1);
-        Some((self.select(0..cut), self.select(cut..self.items.len())))
+        self.split_at(self.items.iter().position(|item| item.end as usize > half).unwrap_or(0))
+    }
+
+    /// Two parts of equal count, so that halving down to one item takes the logarithm of their number; `None` if there are
+    /// not two items.
+    pub fn split_count(&self) -> Option<[Self; 2]> {
+        self.split_at(self.items.len() / 2)
+    }
+
+    fn split_at(&self, cut: usize) -> Option<[Self; 2]> {
+        let last = self.items.len().checked_sub(1).filter(|&last| last > 0)?;
+        let cut = cut.clamp(1, last);
+        Some([self.select(0..cut), self.select(cut..self.items.len())])
     }
 
     /// One batch of several.
@@ -143,8 +199,7 @@ impl Copying {
         self.body.extend_from_slice(&from.body[item.start as usize..item.end as usize]);
         let original = item.original.map(|original| {
             let start = self.originals.len() as u32;
-            let length = original.key.unwrap_or(0) + original.value;
-            self.originals.extend_from_slice(&from.originals[range(original.start, length)]);
+            self.originals.extend_from_slice(&from.originals[range(original.start, original.length())]);
             Original { start, ..original }
         });
         let document = start + (item.document - item.start);
@@ -176,6 +231,8 @@ pub struct Builder {
     body: Vec<u8>,
     items: Vec<Item>,
     originals: Vec<u8>,
+    /// Of body and originals of the last batch.
+    usual_bytes: (usize, usize),
     opened: Option<Instant>,
 }
 
@@ -193,6 +250,8 @@ pub enum Keep<'a> {
     /// The key is the id and the value is the document: the body tells it all.
     Nothing,
     Record {
+        /// Empty if it stands in the action line.
+        id: &'a [u8],
         key: Option<&'a [u8]>,
         value: &'a [u8],
     },
@@ -200,25 +259,37 @@ pub enum Keep<'a> {
 
 impl Builder {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, body: Vec::new(), items: Vec::new(), originals: Vec::new(), opened: None }
+        Self {
+            limits,
+            body: Vec::new(),
+            items: Vec::new(),
+            originals: Vec::new(),
+            usual_bytes: (64 << 10, 0),
+            opened: None,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// Begins a document: writes its action line. `index` and `id` must need no escapes in JSON. The caller appends the
-    /// document to [`Builder::body`], then calls [`Builder::finish`] or [`Builder::give_up`].
-    pub fn begin(&mut self, index: &str, id: &[u8]) -> Draft {
+    /// Begins a document: writes its action line. `index` and `id` must need no escapes in JSON; without an id, Elasticsearch
+    /// makes one. The caller appends the document to [`Builder::body`], then calls [`Builder::finish`] or
+    /// [`Builder::give_up`].
+    pub fn begin(&mut self, index: &str, id: Option<&[u8]>) -> Draft {
         if self.body.capacity() == 0 {
-            // Untouched pages cost nothing, growing by doubling would copy the body several times.
-            self.body.reserve(self.limits.max_bytes.min(Limits::MAX_BYTES) + 4096);
+            // Growing by doubling would copy the body several times. The greatest size for all would cost its pages: the
+            // allocator gives used ones again.
+            self.body.reserve(self.usual_bytes.0 + self.usual_bytes.0 / 8);
+            self.originals.reserve(self.usual_bytes.1 + self.usual_bytes.1 / 8);
         }
         let start = self.body.len();
         self.body.extend_from_slice(br#"{"create":{"_index":""#);
         self.body.extend_from_slice(index.as_bytes());
-        self.body.extend_from_slice(ACTION_ID);
-        self.body.extend_from_slice(id);
+        if let Some(id) = id {
+            self.body.extend_from_slice(ACTION_ID);
+            self.body.extend_from_slice(id);
+        }
         self.body.extend_from_slice(ACTION_END);
         Draft { start, document: self.body.len() }
     }
@@ -228,29 +299,28 @@ impl Builder {
         &mut self.body
     }
 
+    /// The document as written so far.
+    pub fn document(&self, draft: &Draft) -> &[u8] {
+        &self.body[draft.document..]
+    }
+
     /// Ends a document. Returns its item.
-    pub fn finish(
-        &mut self,
-        draft: Draft,
-        owner: Owner,
-        sequence: Sequence,
-        target: u32,
-        keep: Keep<'_>,
-        now: Instant,
-    ) -> Item {
+    pub fn finish(&mut self, draft: Draft, settles: Settles, keep: Keep<'_>, now: Instant) -> Item {
         debug_assert!(memchr::memchr2(b'\n', b'\r', &self.body[draft.document..]).is_none());
         self.body.push(b'\n');
         let original = match keep {
             Keep::Nothing => None,
-            Keep::Record { key, value } => {
+            Keep::Record { id, key, value } => {
                 let start = self.originals.len() as u32;
-                self.originals.extend_from_slice(key.unwrap_or_default());
-                self.originals.extend_from_slice(value);
-                Some(Original { start, key: key.map(|key| key.len() as u32), value: value.len() as u32 })
+                for part in [id, key.unwrap_or_default(), value] {
+                    self.originals.extend_from_slice(part);
+                }
+                let key = key.map(|key| key.len() as u32);
+                Some(Original { start, id: id.len() as u32, key, value: value.len() as u32 })
             }
         };
         let (start, document, end) = (draft.start as u32, draft.document as u32, self.body.len() as u32);
-        let item = Item { owner, sequence, target, attempts: 0, start, document, end, original };
+        let item = Item { settles, start, document, end, original };
         self.items.push(item);
         self.opened.get_or_insert(now);
         item
@@ -285,11 +355,11 @@ impl Builder {
         self.opened.take()?;
         let items = std::mem::take(&mut self.items);
         self.items.reserve(items.len().min(self.limits.max_documents));
-        let mut body = std::mem::take(&mut self.body);
-        if body.len() < body.capacity() / 4 {
-            body.shrink_to_fit();
-        }
-        Some(Batch { body: body.into(), items, originals: std::mem::take(&mut self.originals) })
+        let (mut body, mut originals) = (std::mem::take(&mut self.body), std::mem::take(&mut self.originals));
+        self.usual_bytes = (body.len(), originals.len());
+        body.shrink_to_fit();
+        originals.shrink_to_fit();
+        Some(Batch { body: body.into(), items, originals })
     }
 
     /// Batches are cut at this size from now on.
@@ -312,16 +382,16 @@ mod tests {
     const LIMITS: Limits = Limits { max_bytes: 1_000, max_documents: 5, max_delay: Duration::from_secs(1) };
 
     fn add(builder: &mut Builder, sequence: u64, id: &str, document: &str, keep: Keep<'_>, now: Instant) {
-        let draft = builder.begin("logs", id.as_bytes());
+        let draft = builder.begin("logs", Some(id.as_bytes()));
         builder.body().extend_from_slice(document.as_bytes());
-        builder.finish(draft, OWNER, sequence, 0, keep, now);
+        builder.finish(draft, Settles::new(OWNER, sequence, 0, 0), keep, now);
     }
 
     fn batch(documents: &[&str]) -> Batch {
         let mut builder = Builder::new(Limits { max_bytes: 1 << 20, max_documents: 1 << 20, ..LIMITS });
         for (i, document) in documents.iter().enumerate() {
             let id = i.to_string();
-            let keep = if i % 2 == 0 { Keep::Nothing } else { Keep::Record { key: None, value: b"original" } };
+            let keep = if i % 2 == 0 { Keep::Nothing } else { Keep::Record { id: b"", key: None, value: b"original" } };
             add(&mut builder, i as u64, &id, document, keep, Instant::now());
         }
         builder.cut().unwrap()
@@ -344,6 +414,32 @@ mod tests {
     }
 
     #[test]
+    fn a_document_without_an_id_of_ours_still_knows_its_record() {
+        let mut builder = Builder::new(LIMITS);
+        let draft = builder.begin("logs", None);
+        builder.body().extend_from_slice(b"{}");
+        let keep = Keep::Record { id: b"i", key: Some(b"k"), value: b"{ }" };
+        builder.finish(draft, Settles::new(OWNER, 0, 0, 0), keep, Instant::now());
+        let batch = builder.cut().unwrap().select([0]);
+        assert_eq!(batch.body, "{\"create\":{\"_index\":\"logs\"}}\n{}\n");
+        let item = &batch.items[0];
+        assert_eq!((batch.sent_id(item), batch.id(item)), (None, &b"i"[..]));
+        assert_eq!(batch.record(item), Record { key: Some(b"k".to_vec()), value: b"{ }".to_vec() });
+    }
+
+    #[test]
+    fn halving_by_count_takes_the_logarithm_however_sizes_differ() {
+        let documents: Vec<String> = (0..16).map(|i| format!("\"{}\"", "x".repeat(1 << i))).collect();
+        let mut part = batch(&documents.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut num_splits = 0;
+        while let Some([_, right]) = part.split_count() {
+            part = right;
+            num_splits += 1;
+        }
+        assert_eq!(num_splits, 4);
+    }
+
+    #[test]
     fn a_batch_is_cut_by_count_bytes_and_age() {
         let now = Instant::now();
         let mut builder = Builder::new(LIMITS);
@@ -360,7 +456,7 @@ mod tests {
     #[test]
     fn a_document_given_up_leaves_nothing() {
         let mut builder = Builder::new(LIMITS);
-        let draft = builder.begin("logs", b"1");
+        let draft = builder.begin("logs", Some(b"1"));
         builder.body().extend_from_slice(b"{");
         builder.give_up(draft);
         assert!(builder.cut().is_none() && builder.body.is_empty());
@@ -372,14 +468,15 @@ mod tests {
             let documents: Vec<String> = lengths.iter().map(|&length| format!("\"{}\"", "x".repeat(length))).collect();
             let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
             let whole = batch(&documents);
-            let (left, right) = whole.split().unwrap();
-            prop_assert!(!left.items.is_empty() && !right.items.is_empty());
-            let joined = Batch::merge(&[left, right]);
-            prop_assert_eq!(&joined.body, &whole.body);
-            for (a, b) in joined.items.iter().zip(&whole.items) {
-                prop_assert_eq!(a.sequence, b.sequence);
-                prop_assert_eq!(joined.record(a), whole.record(b));
-                prop_assert_eq!(joined.id(a), whole.id(b));
+            for parts in [whole.split_bytes().unwrap(), whole.split_count().unwrap()] {
+                prop_assert!(parts.iter().all(|part| !part.items.is_empty()));
+                let joined = Batch::merge(&parts);
+                prop_assert_eq!(&joined.body, &whole.body);
+                for (a, b) in joined.items.iter().zip(&whole.items) {
+                    prop_assert_eq!(a.sequence, b.sequence);
+                    prop_assert_eq!(joined.record(a), whole.record(b));
+                    prop_assert_eq!(joined.id(a), whole.id(b));
+                }
             }
         }
     }

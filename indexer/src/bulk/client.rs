@@ -1,8 +1,8 @@
 //! HTTP to Elasticsearch. The only module that knows the `elasticsearch` crate, whose versions are pre-releases.
 //!
 //! Each host has a transport of its own, so that which host is asked is decided here: a host that failed is left alone for
-//! a while, and a host that was silent for some seconds is asked for a sign of life first, since a load balancer may have
-//! forgotten idle connections without a word.
+//! a while, and a host whose connection was idle for some seconds is asked for a sign of life on a new one first, since a load
+//! balancer may have forgotten idle connections without a word.
 
 #![expect(clippy::disallowed_methods, reason = "an edge module: hosts are down and idle by the clock")]
 
@@ -24,6 +24,7 @@ use flate2::write::GzEncoder;
 use millrace_common::retry::Delays;
 use serde_json::Value;
 
+use super::connections::{Connections, Taken};
 use crate::config::{Authentication, Elasticsearch};
 
 /// Only what is read of a bulk reply, which makes it a third as long.
@@ -32,8 +33,6 @@ const BULK_PATH: &str = "_bulk?filter_path=errors,error,status,items.*._id,items
 /// Elasticsearch shows it with its tasks.
 const X_OPAQUE_ID: HeaderName = HeaderName::from_static("x-opaque-id");
 
-/// A host that was not used for this long is asked for a sign of life on a new connection.
-const IDLE: Duration = Duration::from_secs(8);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 /// Limit for all requests but bulk.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,7 +95,7 @@ struct Host {
 
 struct HostState {
     transport: Transport,
-    last_reply: Option<Instant>,
+    connections: Connections,
     down_until: Option<Instant>,
     delays: Delays,
 }
@@ -111,7 +110,8 @@ impl Client {
             let url = Url::parse(name).map_err(|e| address(e.to_string()))?;
             let transport = transport(&settings, url.clone())?;
             let delays = Delays::new(Duration::from_secs(1), Duration::from_secs(30));
-            let state = Mutex::new(HostState { transport, last_reply: None, down_until: None, delays });
+            let state =
+                Mutex::new(HostState { transport, connections: Connections::default(), down_until: None, delays });
             hosts.push(Host { name: name.clone(), url, state });
         }
         Ok(Self { settings, hosts, next: Mutex::new(0) })
@@ -187,11 +187,11 @@ impl Client {
                 last = Some(error);
                 continue;
             }
-            let transport = lock(&host.state).transport.clone();
+            let (transport, taken) = host.take();
             let sent = transport.send(method, path, headers.clone(), None::<&()>, body.clone(), Some(timeout)).await;
             match read(sent, &host.name).await {
                 Ok(reply) => {
-                    host.answered();
+                    host.answered(taken);
                     return Ok(reply);
                 }
                 Err(error) => {
@@ -223,23 +223,24 @@ impl Client {
         up
     }
 
-    /// Asks a host that was silent for a while whether it answers at all; any status will do.
+    /// Asks a host whose next connection was idle for a while whether it answers at all; any status will do.
     async fn sign_of_life(&self, host: &Host) -> Result<(), SendError> {
-        let transport = {
+        {
             let mut state = lock(&host.state);
-            if state.last_reply.is_some_and(|at| at.elapsed() < IDLE) {
+            if state.connections.are_fresh(Instant::now()) {
                 return Ok(());
             }
             if let Ok(fresh) = transport(&self.settings, host.url.clone()) {
                 state.transport = fresh;
             }
-            state.transport.clone()
-        };
+            state.connections.begin_anew();
+        }
+        let (transport, taken) = host.take();
         let sent =
             transport.send(Method::Head, "", HeaderMap::new(), None::<&()>, None::<()>, Some(SIGN_OF_LIFE)).await;
         match sent {
             Ok(_) => {
-                host.answered();
+                host.answered(taken);
                 Ok(())
             }
             Err(error) => {
@@ -251,16 +252,21 @@ impl Client {
 }
 
 impl Host {
-    fn answered(&self) {
+    fn take(&self) -> (Transport, Taken) {
         let mut state = lock(&self.state);
-        state.last_reply = Some(Instant::now());
+        (state.transport.clone(), state.connections.take())
+    }
+
+    fn answered(&self, taken: Taken) {
+        let mut state = lock(&self.state);
+        state.connections.put_back(taken, Instant::now());
         state.down_until = None;
         state.delays.reset();
     }
 
     fn failed(&self) {
         let mut state = lock(&self.state);
-        state.last_reply = None;
+        state.connections.begin_anew();
         state.down_until = Some(Instant::now() + state.delays.next_delay());
     }
 }

@@ -1,91 +1,144 @@
 //! How many bulk requests are on their way at a time. Pure.
 //!
-//! Additive growth while Elasticsearch answers as fast as before and every place is used, multiplicative cut when it
-//! pushes back. One cut per round trip: the replies to requests that were sent together say the same thing.
+//! One more is tried as long as that brings more bytes through, and given up where it does not or where Elasticsearch pushes
+//! back; each failed try makes the next one rarer. A server that turns slow, or pushes back by itself, gets a third less.
+//! Bytes a second are compared and not durations: batches differ in size.
 
 use std::time::{Duration, Instant};
 
+/// Share of the greatest possible gain that one more request must bring. Small, since of a smooth curve most is to be had.
+const GAIN: f64 = 0.1;
+const CUT: f64 = 0.7;
+/// A server that takes this many times less than before has turned slow.
+const SLOWED: f64 = 2.0;
+/// Windows between tries after one that failed: at first, and at most.
+const PATIENCE: (u32, u32) = (4, 32);
+
 #[derive(Clone, Debug)]
 pub struct Concurrency {
-    limit: f64,
-    max: f64,
-    /// Smoothed seconds per request: over the last few, and over many.
-    recent: f64,
-    usual: f64,
+    limit: usize,
+    max: usize,
+    window: Window,
+    /// Bytes a second at the limit.
+    rate: Option<f64>,
+    /// One more than before is being tried; `rate` is that of before.
+    is_trying: bool,
+    /// Windows to go until the next try.
+    wait: u32,
+    patience: u32,
     last_cut: Option<Instant>,
+    /// Smoothed duration of requests, in seconds.
+    took: f64,
 }
 
-const CUT: f64 = 0.7;
-/// Growth stops where requests take this many times as long as they used to.
-const SLOWED: f64 = 2.0;
+/// What came through at one limit.
+#[derive(Clone, Debug, Default)]
+struct Window {
+    /// Replies to requests that were sent at the limit before.
+    num_skipped: usize,
+    num: usize,
+    bytes: f64,
+    seconds: f64,
+}
 
 impl Concurrency {
     /// `max` must not be 0.
     pub fn new(max: usize) -> Self {
-        let max = max.max(1) as f64;
-        Self { limit: max.min(2.0), max, recent: 0.0, usual: 0.0, last_cut: None }
+        let max = max.max(1);
+        Self {
+            limit: max.min(2),
+            max,
+            window: Window::default(),
+            rate: None,
+            is_trying: false,
+            wait: 0,
+            patience: PATIENCE.0,
+            last_cut: None,
+            took: 0.0,
+        }
     }
 
     /// Requests that may be on their way at a time: at least 1.
     pub fn limit(&self) -> usize {
-        self.limit as usize
+        self.limit
     }
 
-    /// A request was answered without push-back. `was_full`: every place was taken while it was on its way.
-    pub fn succeeded(&mut self, took: Duration, was_full: bool) {
-        let took = took.as_secs_f64();
-        if self.usual == 0.0 {
-            (self.recent, self.usual) = (took, took);
+    /// A request of so many bytes was answered without push-back. `was_full`: every place was taken while it was on its way.
+    pub fn succeeded(&mut self, took: Duration, num_bytes: usize, was_full: bool) {
+        let took = took.as_secs_f64().max(1e-6);
+        self.took = if self.took == 0.0 { took } else { self.took + (took - self.took) / 4.0 };
+        if !was_full {
+            return;
         }
-        self.recent += (took - self.recent) / 4.0;
-        self.usual += (took - self.usual) / 64.0;
-        if was_full && self.recent <= self.usual * SLOWED {
-            self.limit = (self.limit + 1.0 / self.limit).min(self.max);
+        if self.window.num_skipped > 0 {
+            self.window.num_skipped -= 1;
+            return;
+        }
+        self.window.num += 1;
+        self.window.bytes += num_bytes as f64;
+        self.window.seconds += took;
+        if self.window.num >= 2 * self.limit + 2 {
+            let rate = self.limit as f64 * self.window.bytes / self.window.seconds;
+            self.window = Window::default();
+            self.judge(rate);
         }
     }
 
-    /// Elasticsearch pushed back, was overloaded or did not answer in time.
+    fn judge(&mut self, rate: f64) {
+        match self.rate {
+            Some(before) if self.is_trying => {
+                self.is_trying = false;
+                let below = (self.limit - 1).max(1) as f64;
+                if rate < before * (1.0 + GAIN / below) {
+                    return self.give_up_try();
+                }
+                self.patience = PATIENCE.0;
+            }
+            Some(before) if rate * SLOWED < before => return self.cut(),
+            _ => {}
+        }
+        self.rate = Some(rate);
+        match self.wait.checked_sub(1) {
+            Some(wait) => self.wait = wait,
+            None if self.limit < self.max => {
+                self.is_trying = true;
+                self.set(self.limit + 1);
+            }
+            None => {}
+        }
+    }
+
+    fn set(&mut self, limit: usize) {
+        self.window = Window { num_skipped: self.limit.max(limit), ..Window::default() };
+        self.limit = limit;
+    }
+
+    fn give_up_try(&mut self) {
+        self.is_trying = false;
+        self.wait = self.patience;
+        self.patience = (self.patience * 2).min(PATIENCE.1);
+        self.set((self.limit - 1).max(1));
+    }
+
+    fn cut(&mut self) {
+        self.is_trying = false;
+        self.rate = None;
+        self.wait = PATIENCE.0;
+        self.set(((self.limit as f64 * CUT) as usize).max(1));
+    }
+
+    /// Elasticsearch pushed back, was overloaded or did not answer in time. Counts once per round trip: the replies to requests
+    /// that were sent together say the same thing.
     pub fn pushed_back(&mut self, now: Instant) {
-        let pause = Duration::from_secs_f64(self.recent.clamp(0.1, 30.0));
+        let pause = Duration::from_secs_f64(self.took.clamp(0.1, 30.0));
         if self.last_cut.is_some_and(|cut| now.duration_since(cut) < pause) {
             return;
         }
         self.last_cut = Some(now);
-        self.limit = (self.limit * CUT).max(1.0);
+        if self.is_trying { self.give_up_try() } else { self.cut() }
     }
 }
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "some instant to count from")]
-mod tests {
-    use super::*;
-
-    const TOOK: Duration = Duration::from_millis(100);
-
-    #[test]
-    fn it_grows_to_the_maximum_while_all_is_well() {
-        let mut concurrency = Concurrency::new(8);
-        (0..100).for_each(|_| concurrency.succeeded(TOOK, true));
-        assert_eq!(concurrency.limit(), 8);
-    }
-
-    #[test]
-    fn it_does_not_grow_unless_needed_or_when_requests_slow_down() {
-        let mut concurrency = Concurrency::new(8);
-        (0..100).for_each(|_| concurrency.succeeded(TOOK, false));
-        assert_eq!(concurrency.limit(), 2);
-        (0..10).for_each(|_| concurrency.succeeded(TOOK * 20, true));
-        assert_eq!(concurrency.limit(), 2);
-    }
-
-    #[test]
-    fn push_back_cuts_once_per_round_trip_and_never_below_one() {
-        let mut concurrency = Concurrency::new(8);
-        (0..100).for_each(|_| concurrency.succeeded(TOOK, true));
-        let now = Instant::now();
-        (0..5).for_each(|_| concurrency.pushed_back(now));
-        assert_eq!(concurrency.limit(), 5);
-        (1..50).for_each(|i| concurrency.pushed_back(now + TOOK * 2 * i));
-        assert_eq!(concurrency.limit(), 1);
-    }
-}
+mod tests;

@@ -35,6 +35,8 @@ pub struct Schedule {
     ready: VecDeque<Queued>,
     delayed: Vec<(Instant, Queued)>,
     in_flight: usize,
+    /// While requests are on their way: the last time that one went out to an idle server, or came back.
+    heard: Option<Instant>,
     /// Retried items are sent together up to this size.
     max_bytes: usize,
     max_documents: usize,
@@ -51,21 +53,23 @@ struct Gate {
 }
 
 impl Schedule {
-    /// First delay and cap after a request that failed as a whole.
-    const WHOLE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+    /// First delay after a request that failed as a whole.
+    const WHOLE: Duration = Duration::from_millis(500);
     /// First delay and cap for items sent again.
     const ITEMS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-    pub fn new(max_bytes: usize, max_documents: usize) -> Self {
-        let gate = Gate { closed_until: None, delays: Delays::new(Self::WHOLE.0, Self::WHOLE.1), closings: 0 };
+    /// Attempts are at most `max_backoff` apart.
+    pub fn new(max_bytes: usize, max_documents: usize, max_backoff: Duration) -> Self {
+        let gate = Gate { closed_until: None, delays: Delays::new(Self::WHOLE, max_backoff), closings: 0 };
         Self {
             ready: VecDeque::new(),
             delayed: Vec::new(),
             in_flight: 0,
+            heard: None,
             max_bytes,
             max_documents,
             gate,
-            item_delay: Self::ITEMS,
+            item_delay: (Self::ITEMS.0, Self::ITEMS.1.min(max_backoff)),
         }
     }
 
@@ -110,6 +114,7 @@ impl Schedule {
         }
         let queued = self.take_delayed(now).or_else(|| self.ready.pop_front())?;
         self.in_flight += 1;
+        self.heard.get_or_insert(now);
         Some(Departure { queued, passed: Passed(self.gate.closings) })
     }
 
@@ -140,21 +145,31 @@ impl Schedule {
         Some(Queued { batch, is_fixed: false })
     }
 
-    /// A request was answered by Elasticsearch about its items: the gate opens.
-    pub fn succeeded(&mut self) {
+    fn came_back(&mut self, now: Instant) {
         self.in_flight -= 1;
+        self.heard = (self.in_flight > 0).then_some(now);
+    }
+
+    /// For how long requests have been on their way without a word about any of them.
+    pub fn silent_for(&self, now: Instant) -> Duration {
+        self.heard.map_or(Duration::ZERO, |heard| now.saturating_duration_since(heard))
+    }
+
+    /// A request was answered by Elasticsearch about its items: the gate opens.
+    pub fn succeeded(&mut self, now: Instant) {
+        self.came_back(now);
         self.gate.closed_until = None;
         self.gate.delays.reset();
     }
 
     /// A request was refused for what it contains: nothing is wrong with Elasticsearch.
-    pub fn refused(&mut self) {
-        self.in_flight -= 1;
+    pub fn refused(&mut self, now: Instant) {
+        self.came_back(now);
     }
 
     /// A request failed as a whole: the gate closes. Returns when the next may go out.
     pub fn failed(&mut self, passed: Passed, now: Instant, retry_after: Option<Duration>) -> Instant {
-        self.in_flight -= 1;
+        self.came_back(now);
         let at_least = retry_after.map(|after| now + after);
         if passed.0 == self.gate.closings {
             self.gate.closings += 1;
@@ -202,21 +217,24 @@ impl Schedule {
 #[expect(clippy::disallowed_methods, reason = "some instant to count from")]
 mod tests {
     use super::*;
-    use crate::bulk::batch::{Builder, Keep, Limits, Owner};
+    use crate::bulk::batch::{Builder, Keep, Limits, Owner, Settles};
 
     fn batch(num_items: u64) -> Batch {
         let limits = Limits { max_bytes: 1 << 20, max_documents: 1 << 20, max_delay: Duration::ZERO };
         let mut builder = Builder::new(limits);
         for i in 0..num_items {
-            let draft = builder.begin("logs", b"1");
+            let draft = builder.begin("logs", Some(b"1"));
             builder.body().extend_from_slice(b"{}");
-            builder.finish(draft, Owner { slot: 0, epoch: 0 }, i, 0, Keep::Nothing, Instant::now());
+            let settles = Settles::new(Owner { slot: 0, epoch: 0 }, i, 0, 0);
+            builder.finish(draft, settles, Keep::Nothing, Instant::now());
         }
         builder.cut().unwrap()
     }
 
+    const MAX_BACKOFF: Duration = Duration::from_secs(25);
+
     fn schedule() -> (Schedule, Instant) {
-        (Schedule::new(1 << 20, 100), Instant::now())
+        (Schedule::new(1 << 20, 100, MAX_BACKOFF), Instant::now())
     }
 
     #[test]
@@ -226,7 +244,7 @@ mod tests {
         assert_eq!(schedule.next(now, 2).unwrap().queued.batch.items.len(), 1);
         assert_eq!(schedule.next(now, 2).unwrap().queued.batch.items.len(), 2);
         assert!(schedule.next(now, 2).is_none());
-        schedule.succeeded();
+        schedule.succeeded(now);
         assert_eq!(schedule.next(now, 2).unwrap().queued.batch.items.len(), 3);
     }
 
@@ -256,7 +274,7 @@ mod tests {
         let later = schedule.failed(third.passed, until, None);
         assert!(later > until);
         assert!(schedule.next(later, 8).is_some());
-        schedule.succeeded();
+        schedule.succeeded(now);
         assert!(!schedule.is_held());
     }
 
@@ -280,6 +298,36 @@ mod tests {
         schedule.push_delayed(batch(3), now);
         let sizes = [4, 2].map(|_| schedule.next(now, 8).unwrap().queued.batch.items.len());
         assert_eq!(sizes, [4, 2]);
+    }
+
+    /// 900 s at the default `bulk.max_backoff`, in time that is only counted.
+    #[test]
+    fn b22_fifteen_minutes_of_outage_see_at_most_sixty_attempts() {
+        let (mut schedule, start) = schedule();
+        schedule.push(batch(1));
+        let (mut now, mut num_attempts) = (start, 0);
+        while now < start + Duration::from_secs(900) {
+            let departure = schedule.next(now, 8).unwrap();
+            now = schedule.failed(departure.passed, now, None);
+            schedule.push_again(departure.queued.batch, now);
+            num_attempts += 1;
+        }
+        assert!((36..=60).contains(&num_attempts), "{num_attempts}");
+    }
+
+    #[test]
+    fn silence_is_counted_from_the_last_word() {
+        let (mut schedule, now) = schedule();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        (1..=2).for_each(|n| schedule.push(batch(n)));
+        assert_eq!(schedule.silent_for(at(9)), Duration::ZERO);
+        schedule.next(at(0), 8).unwrap();
+        schedule.next(at(1), 8).unwrap();
+        assert_eq!(schedule.silent_for(at(5)), Duration::from_secs(5));
+        schedule.succeeded(at(5));
+        assert_eq!(schedule.silent_for(at(7)), Duration::from_secs(2));
+        schedule.refused(at(8));
+        assert_eq!(schedule.silent_for(at(9)), Duration::ZERO);
     }
 
     #[test]

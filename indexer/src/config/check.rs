@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use elasticsearch::http::Url;
 use millrace_common::config::{self, Draft, Faults, Setting};
 use millrace_common::kafka::{self, Role};
 use millrace_common::telemetry::admin;
 
-use super::raw::{self, Compression, Raw, Verify};
+use super::raw::{self, Compression, DocumentId, Raw, Verify};
 use super::{Authentication, Bulk, Config, Elasticsearch, Kafka, Memory, Rule};
 use crate::bulk::batch::Limits;
 use crate::map::{Plan, PlanError, RuleOptions, ServerVersion, TemplateSet, Unmapped};
@@ -31,6 +32,8 @@ fn join(faults: &Option<Faults>, error: &ReadError) -> String {
 
 /// Smallest memory with which requests of some size still fit.
 const MIN_MEMORY: u64 = 32 << 20;
+/// Shorter pauses would be a load of their own on a server in trouble.
+const MIN_BACKOFF: Duration = Duration::from_millis(500);
 
 /// Reads and checks all settings, template files included. `name` is the file's name for messages, `text` its content (empty
 /// without a file), `settings` the flags.
@@ -170,9 +173,10 @@ fn check_elasticsearch(raw: raw::Elasticsearch, faults: &mut Faults) -> Option<E
                     .add("carries credentials", "move them to `username` and `password` (or `password_file`)");
             }
             Ok(url) if ["http", "https"].contains(&url.scheme()) && url.host().is_some() => {}
-            _ => faults
-                .at(&path)
-                .add(format!("`{host}` is not an address"), "write http://host:9200 or https://host:9200"),
+            _ => faults.at(&path).add(
+                format!("`{}` is not an address", config::without_login(host)),
+                "write http://host:9200 or https://host:9200",
+            ),
         }
     }
     let num_ways = [raw.api_key.is_some(), raw.bearer_token.is_some(), raw.username.is_some()];
@@ -220,7 +224,17 @@ fn check_bulk(raw: &raw::Bulk, memory: Memory, faults: &mut Faults) -> Option<Bu
     // Small memory means small requests, so that several fit.
     let max_bytes = max_bytes.min(memory.unfinished / 4) as usize;
     let limits = Limits { max_bytes, max_documents: raw.max_documents as usize, max_delay: raw.max_delay.duration() };
-    Some(Bulk { limits, max_in_flight: raw.max_in_flight as usize, index_wait: raw.index_wait.duration() })
+    if raw.max_backoff.duration() < MIN_BACKOFF {
+        faults.at("bulk.max_backoff").add("too short", "give at least 500ms");
+    }
+    Some(Bulk {
+        limits,
+        max_in_flight: raw.max_in_flight as usize,
+        index_wait: raw.index_wait.duration(),
+        // What is parked must leave room for what flows.
+        parked_bytes: raw.parked_bytes.bytes().min(memory.unfinished / 2),
+        max_backoff: raw.max_backoff.duration(),
+    })
 }
 
 fn check_rule(number: usize, raw: raw::Rule, faults: &mut Faults) -> Option<Rule> {
@@ -264,6 +278,7 @@ fn check_rule(number: usize, raw: raw::Rule, faults: &mut Faults) -> Option<Rule
         accept_time: AcceptTime { past: raw.accept_time.past.duration(), future: raw.accept_time.future.duration() },
         max_age: raw.max_age.duration(),
         max_new_indices: raw.max_new_indices,
+        keeps_ids: raw.document_id == DocumentId::Record,
         options: Arc::new(options),
     })
 }
@@ -307,6 +322,13 @@ mod tests {
         ] {
             assert!(words.contains(part), "{part} missing in:\n{words}");
         }
+    }
+
+    #[test]
+    fn documents_without_our_ids_are_warned_of() {
+        let config = load_text(&format!("{MINIMAL}rules: [{{ topics: [logs] }}, {{ document_id: none }}]")).unwrap();
+        let [warning] = &config.warnings()[..] else { panic!("{:?}", config.warnings()) };
+        assert!(warning.starts_with("rules[1].document_id: none:"), "{warning}");
     }
 
     #[test]

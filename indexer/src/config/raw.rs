@@ -103,8 +103,12 @@ pub struct Bulk {
     pub max_delay: HumanDuration,
     /// Most requests on their way at a time; fewer while Elasticsearch is slow.
     pub max_in_flight: u32,
-    /// How long documents wait for an index that is blocked or closed before they go to the dead letters.
+    /// How long documents wait for an index that is blocked or closed before they go to the dead letters,
     pub index_wait: HumanDuration,
+    /// and how many bytes of them may wait; what comes on top goes there at once.
+    pub parked_bytes: ByteSize,
+    /// Longest pause between attempts while Elasticsearch does not take requests.
+    pub max_backoff: HumanDuration,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -129,6 +133,8 @@ pub struct Rule {
     #[serde(default)]
     pub default: BTreeMap<String, String>,
     #[serde(default)]
+    pub document_id: DocumentId,
+    #[serde(default)]
     pub unmapped: Unmapped,
     /// Field that takes what the mapping does not: `flattened`, or an object with `enabled: false`.
     pub fold_into: Option<String>,
@@ -145,6 +151,17 @@ pub struct Rule {
     /// New index names per hour; past it, the defaults name the index.
     #[serde(default = "max_new_indices")]
     pub max_new_indices: u32,
+}
+
+/// Where the `_id` of a document comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DocumentId {
+    /// The record's id: a copy of a record is refused.
+    #[default]
+    Record,
+    /// Elasticsearch makes one, which is faster: whatever is sent again is indexed again.
+    None,
 }
 
 /// Event times that may name an index. Outside, the Kafka timestamp names it.
@@ -215,6 +232,8 @@ impl Default for Bulk {
             max_delay: seconds(1),
             max_in_flight: 8,
             index_wait: seconds(60),
+            parked_bytes: ByteSize::new(32 << 20),
+            max_backoff: seconds(25),
         }
     }
 }
@@ -225,6 +244,7 @@ impl Default for Rule {
             topics: Vec::new(),
             index: index(),
             default: BTreeMap::from([("service.name".into(), "unknown".into())]),
+            document_id: DocumentId::default(),
             unmapped: Unmapped::default(),
             fold_into: None,
             on_conflict: OnConflict::default(),

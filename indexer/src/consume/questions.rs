@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaError;
@@ -55,6 +55,19 @@ pub enum Answer {
     /// Partitions about which the broker said nothing are left out.
     Ends(Vec<(Owner, Range<i64>)>),
     Missing(Result<Vec<String>, KafkaError>),
+}
+
+impl Answer {
+    /// Whether a broker gave it.
+    pub fn is_from_broker(&self) -> bool {
+        match self {
+            Self::Committed { result, .. } => result.is_ok(),
+            Self::Gap { log_start, .. } => log_start.is_ok(),
+            Self::Commit { result, .. } => result.is_ok(),
+            Self::Ends(ends) => !ends.is_empty(),
+            Self::Missing(missing) => missing.is_ok(),
+        }
+    }
 }
 
 /// The owner's end. The thread ends when this is dropped.
@@ -106,8 +119,11 @@ fn answer(source: &Source, question: Question) -> Answer {
             Answer::Commit { offsets, result }
         }
         Question::Ends(partitions) => {
+            let started = Instant::now();
             let ends = |(owner, (topic, partition)): (Owner, TopicPartition)| {
-                let (low, high) = consumer.fetch_watermarks(&topic, partition, Duration::from_secs(2)).ok()?;
+                // A broker that hangs is not asked for each of its partitions.
+                let patience = PATIENCE.checked_sub(started.elapsed())?.min(Duration::from_secs(2));
+                let (low, high) = consumer.fetch_watermarks(&topic, partition, patience).ok()?;
                 Some((owner, low..high))
             };
             Answer::Ends(partitions.into_iter().filter_map(ends).collect())

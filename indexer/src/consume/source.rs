@@ -122,6 +122,8 @@ impl Source {
         kafka::set_default(&mut config, "session.timeout.ms", "10000");
         // New topics and partitions are to be read within a minute.
         kafka::set_default(&mut config, "topic.metadata.refresh.interval.ms", "20000");
+        // A broker that is back is to be used at once.
+        kafka::set_default(&mut config, "reconnect.backoff.max.ms", "2000");
         // A full queue is looked at again this much later.
         kafka::set_default(&mut config, "fetch.queue.backoff.ms", "10");
         kafka::set_default(&mut config, "fetch.wait.max.ms", "100");

@@ -15,11 +15,12 @@ use super::letters::Letters;
 use super::membership::Membership;
 use super::meters::Meters;
 use super::partitions::Partitions;
+use super::refused::Refused;
 use crate::bulk::concurrency::Concurrency;
 use crate::bulk::schedule::Schedule;
 use crate::bulk::service::{Outcome, Request, Service};
 use crate::config::{Bulk, Kafka, Memory, Rule};
-use crate::consume::{Question, Questions, Source};
+use crate::consume::{Questions, Source};
 use crate::dead_letter::DeadLetters;
 use crate::health::Health;
 use crate::route::EpochMillis;
@@ -67,6 +68,10 @@ pub struct Flow {
     pub(super) concurrency: Concurrency,
     pub(super) membership: Membership,
     pub(super) meters: Meters,
+    /// Refused documents that wait for a newer plan.
+    pub(super) refused: Vec<Refused>,
+    /// Bytes of documents that wait for blocked indices.
+    pub(super) parked_bytes: u64,
     /// Why requests fail as a whole, while they do.
     pub(super) request_trouble: Option<(&'static str, String)>,
     /// Why Elasticsearch is not set up yet.
@@ -83,7 +88,7 @@ impl Flow {
         let limits = parts.bulk.limits;
         Self {
             intake: Intake::new(&parts.rules, limits),
-            schedule: Schedule::new(limits.max_bytes, limits.max_documents),
+            schedule: Schedule::new(limits.max_bytes, limits.max_documents, parts.bulk.max_backoff),
             concurrency: Concurrency::new(parts.bulk.max_in_flight),
             letters: Letters::new(parts.letters, now),
             membership: Membership::new(now),
@@ -99,6 +104,8 @@ impl Flow {
             commits: parts.commits,
             service: parts.service,
             health: parts.health,
+            refused: Vec::new(),
+            parked_bytes: 0,
             request_trouble: None,
             set_up_trouble: Some(NotReady {
                 label: "elasticsearch_unreachable",
@@ -144,6 +151,7 @@ impl Flow {
             self.meters.count_dead_letter(letter.reason.as_str());
             self.partitions.finish(letter.owner, letter.sequence, letter.size);
         }
+        self.retry_refused(now);
         self.take_answers(now);
         is_busy |= self.poll_events(now);
         self.serve_membership(now);
@@ -220,16 +228,14 @@ impl Flow {
     fn tick(&mut self, now: Instant) {
         if now.duration_since(self.last_ends) >= ENDS_INTERVAL {
             self.last_ends = now;
-            let partitions = self.partitions.iter().filter(|partition| !partition.is_revoked);
-            self.questions.ask(Question::Ends(partitions.map(|p| (p.owner, p.name())).collect()));
-            self.questions.ask(Question::Missing(self.kafka.topics.clone()));
+            self.ask_around();
             for request in self.intake.targets.refresh(now) {
                 self.service.send(Request::Plan(request));
             }
         }
         if now.duration_since(self.last_picture) >= PICTURE_INTERVAL {
             self.last_picture = now;
-            self.show();
+            self.show(now);
         }
     }
 

@@ -6,11 +6,11 @@ use std::time::Instant;
 use millrace_common::json::Parser;
 
 use super::targets::Targets;
-use crate::bulk::batch::{Builder, Keep, Limits, Owner};
+use crate::bulk::batch::{Batch, Builder, Item, Keep, Limits, Owner, Settles};
 use crate::commit::ledger::Sequence;
 use crate::config::Rule;
 use crate::decode::{self, Incoming, Origin};
-use crate::map::{Actions, Input, RuleOptions, Verdict};
+use crate::map::{Actions, Input, Plan, RuleOptions, State, Verdict};
 use crate::reject::Reject;
 use crate::route::{self, EpochMillis, Router, RouterOptions};
 
@@ -30,6 +30,7 @@ pub struct Intake {
 struct Routing {
     router: Router,
     options: Arc<RuleOptions>,
+    keeps_ids: bool,
     max_age_ms: i64,
     /// The router's names as targets.
     targets: Vec<u32>,
@@ -67,6 +68,7 @@ impl Intake {
                 max_new_indices: rule.max_new_indices,
             }),
             options: Arc::clone(&rule.options),
+            keeps_ids: rule.keeps_ids,
             max_age_ms: i64::try_from(rule.max_age.as_millis()).unwrap_or(i64::MAX),
             targets: Vec::new(),
         };
@@ -125,27 +127,84 @@ impl Intake {
         let Some((plan, state)) = target.plan(now) else { return Taken::WaitsFor { target: number } };
         self.num_by_kafka_time += u64::from(destination.by_kafka_time);
 
-        let draft = self.builder.begin(&name, &self.id);
+        let keeps_ids = routing.keeps_ids;
+        let draft = self.builder.begin(&name, keeps_ids.then_some(&self.id[..]));
         let input = Input { document, timestamp: Some(self.kafka_time.write(kafka_time)) };
-        let is_whole = match plan.apply(input, state, self.builder.body(), &mut self.actions) {
-            Verdict::Unchanged => {
-                let raw = document.raw().as_bytes();
-                self.builder.body().extend_from_slice(raw);
-                raw.len() == value.len()
-            }
-            Verdict::Rewritten => false,
-            Verdict::Reject(reject) => {
+        let is_verbatim = match write(&mut self.builder, plan, state, input, &mut self.actions) {
+            Ok(is_verbatim) => is_verbatim,
+            Err(reject) => {
                 self.builder.give_up(draft);
-                return rejected(reject.into(), &self.id, Some(number));
+                return rejected(reject, &self.id, Some(number));
             }
         };
+        let is_whole = is_verbatim && document.raw().len() == value.len();
         let keep = match origin {
-            Origin::Shipper(_) if is_whole => Keep::Nothing,
-            _ => Keep::Record { key: record.key, value },
+            Origin::Shipper(_) if is_whole && keeps_ids => Keep::Nothing,
+            _ => Keep::Record { id: if keeps_ids { &[] } else { &self.id }, key: record.key, value },
         };
-        let item = self.builder.finish(draft, owner, sequence, number, keep, now);
+        let settles = Settles::new(owner, sequence, number, kafka_time);
+        let item = self.builder.finish(draft, settles, keep, now);
         Taken::Batched { size: item.size() }
     }
+
+    /// Holds a refused document of `batch` against the plan as it is now. `state` must not know the names that refused
+    /// documents were to create: they are not there.
+    pub fn plan_anew(&mut self, batch: &Batch, item: &Item, state: &mut State, now: Instant) -> PlannedAnew {
+        let record = batch.record(item);
+        let Ok(document) = self.parser.parse(&record.value) else { return PlannedAnew::Unchanged };
+        let target = self.targets.get_mut(item.target);
+        let name = Arc::clone(&target.name);
+        let Some((plan, _)) = target.plan(now) else { return PlannedAnew::Unchanged };
+        let sent_id = batch.sent_id(item);
+        let draft = self.builder.begin(&name, sent_id);
+        let input = Input { document, timestamp: Some(self.kafka_time.write(item.kafka_time)) };
+        let written = write(&mut self.builder, plan, state, input, &mut self.actions);
+        let is_unchanged = self.builder.document(&draft) == batch.document(item);
+        match written {
+            Ok(_) if !is_unchanged => {}
+            Ok(_) => {
+                self.builder.give_up(draft);
+                return PlannedAnew::Unchanged;
+            }
+            Err(reject) => {
+                self.builder.give_up(draft);
+                return PlannedAnew::Rejected(reject);
+            }
+        }
+        let id = if sent_id.is_some() { &[][..] } else { batch.id(item) };
+        let keep = Keep::Record { id, key: record.key.as_deref(), value: &record.value };
+        let settles = Settles { is_planned_anew: true, ..item.settles };
+        PlannedAnew::Batched { size: self.builder.finish(draft, settles, keep, now).size() }
+    }
+}
+
+/// What became of a refused document under a newer plan.
+#[derive(Debug)]
+pub enum PlannedAnew {
+    /// It would be sent as it was.
+    Unchanged,
+    /// It stands in the batch, with so many bytes.
+    Batched {
+        size: u64,
+    },
+    Rejected(Reject),
+}
+
+/// Appends the document as the plan says. `true`: as it came.
+fn write(
+    builder: &mut Builder,
+    plan: &Plan,
+    state: &mut State,
+    input: Input<'_, '_, '_>,
+    actions: &mut Actions,
+) -> Result<bool, Reject> {
+    let raw = input.document.raw();
+    match plan.apply(input, state, builder.body(), actions) {
+        Verdict::Unchanged => builder.body().extend_from_slice(raw.as_bytes()),
+        Verdict::Rewritten => return Ok(false),
+        Verdict::Reject(reject) => return Err(reject.into()),
+    }
+    Ok(true)
 }
 
 fn rejected(reject: Reject, id: &[u8], target: Option<u32>) -> Taken {

@@ -15,8 +15,6 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(75);
 const DRAIN: Duration = Duration::from_secs(5);
 /// And then for its commit.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
-/// Pause between questions about skipped offsets of a partition.
-const GAP_INTERVAL: Duration = Duration::from_secs(1);
 /// Ranges of skipped offsets kept until they are explained; transactions leave one for each.
 const MAX_GAPS: usize = 1_000;
 
@@ -37,6 +35,10 @@ pub struct Membership {
     committer: Committer,
     has_joined: bool,
     commit_trouble_told: Option<Instant>,
+    /// The last time that a broker answered.
+    pub(super) heard: Instant,
+    /// Questions about the ends of partitions and about missing topics that are not answered.
+    pub(super) num_open: u32,
 }
 
 impl Membership {
@@ -46,7 +48,14 @@ impl Membership {
             committer: Committer::new(COMMIT_INTERVAL, COMMIT_PATIENCE, now),
             has_joined: false,
             commit_trouble_told: None,
+            heard: now,
+            num_open: 0,
         }
+    }
+
+    /// For how long no broker has answered.
+    pub fn silent_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard)
     }
 
     pub fn is_revoking(&self) -> bool {
@@ -105,67 +114,6 @@ impl Flow {
         Some(sequence)
     }
 
-    /// Skipped offsets are lost if retention took them, and nothing if they were control records or compacted.
-    fn ask_gap(&mut self, place: usize, now: Instant) {
-        let Some(partition) = self.partitions.at(place) else { return };
-        if partition.gaps.is_empty() || partition.gap_asked.is_some_and(|at| now.duration_since(at) < GAP_INTERVAL) {
-            return;
-        }
-        partition.gap_asked = Some(now);
-        let (owner, name) = (partition.owner, partition.name());
-        for offsets in std::mem::take(&mut partition.gaps) {
-            self.questions.ask(Question::Gap { owner, partition: name.clone(), offsets });
-        }
-    }
-
-    pub(super) fn take_answers(&mut self, now: Instant) {
-        while let Some(answer) = self.questions.answer() {
-            match answer {
-                Answer::Committed { partitions, result } => match result {
-                    Ok(offsets) => self.assign(partitions, offsets),
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot read committed offsets: asking again");
-                        self.questions.ask(Question::Committed(partitions));
-                    }
-                },
-                Answer::Gap { owner, partition, offsets, log_start } => match log_start {
-                    Ok(log_start) => self.count_lost(&partition, offsets, log_start),
-                    Err(_) => {
-                        if let Some(partition) = self.partitions.of(owner) {
-                            partition.gaps.push(offsets);
-                        }
-                    }
-                },
-                Answer::Ends(ends) => {
-                    for (owner, ends) in ends {
-                        if let Some(partition) = self.partitions.of(owner) {
-                            partition.ends = Some(ends);
-                        }
-                        self.ask_gap(owner.slot as usize, now);
-                    }
-                }
-                Answer::Missing(Ok(missing)) => {
-                    for topic in missing.iter().filter(|topic| !self.missing_topics.contains(topic)) {
-                        tracing::warn!(topic, "topic is not there: waiting for it");
-                    }
-                    self.missing_topics = missing;
-                }
-                Answer::Commit { .. } => {}
-                Answer::Missing(Err(error)) => tracing::debug!(%error, "cannot ask for the topics"),
-            }
-        }
-    }
-
-    fn count_lost(&self, (topic, partition): &TopicPartition, offsets: std::ops::Range<i64>, log_start: i64) {
-        let lost = offsets.end.min(log_start) - offsets.start;
-        if lost <= 0 {
-            return;
-        }
-        self.meters.lost.increment(lost as u64);
-        let last = offsets.start + lost - 1;
-        tracing::error!(%topic, partition, first = offsets.start, last, lost, "retention took records before they were read");
-    }
-
     pub(super) fn serve_membership(&mut self, now: Instant) {
         if let Pending::Revoke { .. } = self.membership.pending {
             self.serve_revocation(now);
@@ -202,7 +150,7 @@ impl Flow {
         }
     }
 
-    fn assign(&mut self, partitions: Vec<TopicPartition>, committed: Vec<Option<i64>>) {
+    pub(super) fn assign(&mut self, partitions: Vec<TopicPartition>, committed: Vec<Option<i64>>) {
         self.membership.pending = Pending::Nothing;
         self.membership.has_joined = true;
         let num = partitions.len();

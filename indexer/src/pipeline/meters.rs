@@ -15,6 +15,7 @@ pub struct Meters {
     pub skipped_null: Counter,
     pub skipped_expired: Counter,
     pub by_kafka_time: Counter,
+    pub planned_anew: Counter,
     pub lost: Counter,
     pub rebalances: Counter,
     pub bulk_seconds: Histogram,
@@ -24,6 +25,7 @@ pub struct Meters {
     pub partitions_assigned: Gauge,
     pub partitions_paused: Gauge,
     pub unfinished_bytes: Gauge,
+    pub parked_bytes: Gauge,
     /// Of the index where it is highest.
     pub field_budget_used: Gauge,
     actions: Vec<(ActionKind, Counter)>,
@@ -44,6 +46,7 @@ impl Meters {
             skipped_null: counter!("indexer_skipped_records_total", "reason" => "null"),
             skipped_expired: counter!("indexer_skipped_records_total", "reason" => "expired"),
             by_kafka_time: counter!("indexer_documents_by_kafka_time_total"),
+            planned_anew: counter!("indexer_documents_planned_anew_total"),
             lost: counter!("indexer_lost_records_total"),
             rebalances: counter!("indexer_rebalances_total"),
             bulk_seconds: histogram!("indexer_bulk_seconds"),
@@ -53,6 +56,7 @@ impl Meters {
             partitions_assigned: gauge!("indexer_partitions_assigned"),
             partitions_paused: gauge!("indexer_partitions_paused"),
             unfinished_bytes: gauge!("indexer_unfinished_bytes"),
+            parked_bytes: gauge!("indexer_parked_bytes"),
             field_budget_used: gauge!("indexer_field_budget_used"),
             actions: ActionKind::ALL.into_iter().map(action).collect(),
         }
@@ -87,6 +91,7 @@ fn describe() {
     describe_counter!("indexer_documents_total", "Documents by what became of them.");
     describe_counter!("indexer_skipped_records_total", "Records finished without a document.");
     describe_counter!("indexer_documents_by_kafka_time_total", "Documents whose own time could not name their index.");
+    describe_counter!("indexer_documents_planned_anew_total", "Refused documents written again by a newer mapping.");
     describe_counter!("indexer_lost_records_total", "Records that retention took before they were read.");
     describe_counter!("indexer_rebalances_total", "Assignments and revocations.");
     describe_counter!("indexer_bulk_requests_total", "Bulk requests by status, `error` without a reply, `malformed`.");
@@ -100,5 +105,6 @@ fn describe() {
     describe_gauge!("indexer_partitions_assigned", "Partitions that are ours.");
     describe_gauge!("indexer_partitions_paused", "Partitions that wait for room.");
     describe_gauge!("indexer_unfinished_bytes", "Bytes taken and unfinished.");
+    describe_gauge!("indexer_parked_bytes", "Bytes of documents that wait for blocked indices.");
     describe_gauge!("indexer_field_budget_used", "Used share of the field budget, of the index where it is highest.");
 }

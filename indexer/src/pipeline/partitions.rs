@@ -141,6 +141,14 @@ impl Partitions {
         }
     }
 
+    /// A document on its way takes other bytes than before.
+    pub fn exchange_bytes(&mut self, owner: Owner, before: u64, after: u64) {
+        self.unfinished_bytes = self.unfinished_bytes - before + after;
+        if let Some(partition) = self.of(owner) {
+            partition.unfinished_bytes = partition.unfinished_bytes - before + after;
+        }
+    }
+
     /// Notes a record as finished and its bytes as gone. Items of an earlier assignment only give their bytes back.
     pub fn finish(&mut self, owner: Owner, sequence: Sequence, size: u64) {
         self.unfinished_bytes -= size;

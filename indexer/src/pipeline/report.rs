@@ -1,12 +1,17 @@
 //! The picture of the owner that the admin endpoint shows.
 
+use std::time::{Duration, Instant};
+
 use super::flow::{Flow, wall_clock};
 use super::targets::Target;
 use crate::health::{PartitionPicture, Picture};
 use crate::templates::NotReady;
 
+/// Nothing is flowing when nobody has answered for so long.
+const SILENCE: Duration = Duration::from_secs(15);
+
 impl Flow {
-    pub(super) fn show(&mut self) {
+    pub(super) fn show(&mut self, now: Instant) {
         self.meters.bulk_inflight.set(self.schedule.num_in_flight() as f64);
         self.meters.concurrency_limit.set(self.concurrency.limit() as f64);
         self.meters.partitions_assigned.set(self.partitions.iter().count() as f64);
@@ -14,6 +19,7 @@ impl Flow {
             .partitions_paused
             .set(self.partitions.iter().filter(|p| p.is_held || p.waiting.is_some()).count() as f64);
         self.meters.unfinished_bytes.set(self.partitions.unfinished_bytes as f64);
+        self.meters.parked_bytes.set(self.parked_bytes as f64);
         self.meters.by_kafka_time.increment(std::mem::take(&mut self.intake.num_by_kafka_time));
         let budgets = self.intake.targets.iter().filter_map(Target::budget_used);
         self.meters.field_budget_used.set(budgets.fold(0.0, f64::max));
@@ -42,14 +48,23 @@ impl Flow {
                 "waiting_batches": self.schedule.num_ready(),
             },
             "unfinished_bytes": self.partitions.unfinished_bytes,
+            "parked_bytes": self.parked_bytes,
             "group": self.kafka.group,
         });
-        let picture = Picture { partitions: partitions.collect(), blocked: self.blocked(), details };
+        let picture = Picture { partitions: partitions.collect(), blocked: self.blocked(now), details };
         self.health.show(picture);
     }
 
-    fn blocked(&self) -> Vec<(&'static str, String)> {
+    fn blocked(&self, now: Instant) -> Vec<(&'static str, String)> {
         let mut blocked = Vec::new();
+        let silent = self.membership.silent_for(now);
+        if silent > SILENCE {
+            blocked.push(("kafka_unreachable", format!("no broker has answered for {} s", silent.as_secs())));
+        }
+        let silent = self.schedule.silent_for(now);
+        if silent > SILENCE && !self.schedule.is_held() {
+            blocked.push(("no_reply", format!("bulk requests have been without a reply for {} s", silent.as_secs())));
+        }
         if let Some(NotReady { label, words }) = &self.set_up_trouble {
             blocked.push((*label, words.clone()));
         }

@@ -16,6 +16,14 @@ const UNKNOWN_WAIT: Duration = Duration::from_secs(2);
 /// Batches are not cut smaller than this after a 413.
 const MIN_BYTES: usize = 64 << 10;
 
+/// What becomes of an item that was not indexed.
+enum Fate {
+    SendAgain,
+    /// It is held against the mapping as it is now.
+    PlanAnew,
+    Bury(Reason),
+}
+
 impl Flow {
     pub(super) fn settle(&mut self, outcome: BulkOutcome, now: Instant) {
         self.meters.bulk_seconds.record(outcome.took.as_secs_f64());
@@ -30,13 +38,13 @@ impl Flow {
             Ok(reply) => {
                 let was_full = self.schedule.num_in_flight() >= self.concurrency.limit();
                 let is_pushed_back = reply.failures.iter().any(|failure| failure.class == Class::Retry);
-                self.schedule.succeeded();
+                self.schedule.succeeded(now);
                 if self.request_trouble.take().is_some() {
                     tracing::info!("Elasticsearch takes requests again");
                 }
                 match is_pushed_back {
                     true => self.concurrency.pushed_back(now),
-                    false => self.concurrency.succeeded(took, was_full),
+                    false => self.concurrency.succeeded(took, batch.body.len(), was_full),
                 }
                 return self.settle_items(batch, reply, retry_after, now);
             }
@@ -45,6 +53,15 @@ impl Flow {
         match &error {
             BulkError::Refused { refusal: Refusal::TooLarge, .. } => self.split(batch, &error, status, now),
             BulkError::Refused { refusal: Refusal::BadRequest, .. } => self.split(batch, &error, status, now),
+            // Others are on their way, so it is told that these are too many, not that none is taken.
+            BulkError::Refused { .. }
+                if status == Some(429) && retry_after.is_none() && self.schedule.num_in_flight() > 1 =>
+            {
+                self.schedule.refused(now);
+                self.concurrency.pushed_back(now);
+                let due = now + self.schedule.item_delay(1, None);
+                self.schedule.push_again(batch, due);
+            }
             _ => {
                 let due = self.schedule.failed(passed, now, retry_after);
                 let due = if may_be_running { due.max(now + UNKNOWN_WAIT) } else { due };
@@ -73,7 +90,7 @@ impl Flow {
 
     /// A request refused for what it contains: its halves are tried apart, a single document is the culprit.
     fn split(&mut self, batch: Batch, error: &BulkError, status: Option<u16>, now: Instant) {
-        self.schedule.refused();
+        self.schedule.refused(now);
         let is_too_large = status == Some(413);
         if is_too_large && batch.items.len() > 1 {
             let limit = (batch.body.len() / 2).max(MIN_BYTES);
@@ -87,9 +104,9 @@ impl Flow {
                 self.schedule.limit_bytes(limit);
             }
         }
-        if let Some((left, right)) = batch.split() {
-            self.schedule.push_parts([left, right]);
-            return;
+        let parts = if is_too_large { batch.split_bytes() } else { batch.split_count() };
+        if let Some(parts) = parts {
+            return self.schedule.push_parts(parts);
         }
         let Some(&item) = batch.items.first() else { return };
         let reason = if is_too_large { Reason::TooLarge } else { Reason::Refused };
@@ -110,65 +127,82 @@ impl Flow {
                 last_target = item.target;
                 self.intake.targets.get_mut(item.target).took_document();
             }
+            self.parked_bytes -= item.parked_size();
             self.partitions.finish(item.owner, item.sequence, item.size());
         }
         if reply.failures.is_empty() {
             return;
         }
-        let mut again = Vec::new();
+        let (mut again, mut refused) = (Vec::new(), Vec::new());
         let mut attempts = 0;
         for failure in reply.failures {
-            let item = &mut batch.items[failure.item];
-            item.attempts = item.attempts.saturating_add(1);
-            let item = *item;
-            match self.judge(&item, &failure, now) {
-                Some(reason) => self.bury(&batch, &item, reason, failure.error, now),
-                None => {
+            let mut item = batch.items[failure.item];
+            item.settles.attempts = item.attempts.saturating_add(1);
+            let fate = self.judge(&mut item, &failure, now);
+            batch.items[failure.item] = item;
+            match fate {
+                Fate::Bury(reason) => self.bury(&batch, &item, reason, failure.error, now),
+                Fate::PlanAnew => refused.push((failure.item, failure.error)),
+                Fate::SendAgain => {
                     attempts = attempts.max(item.attempts);
                     again.push(failure.item);
                     self.meters.count_item_retry(failure.error.status);
                 }
             }
         }
+        self.keep_refused(&batch, refused, now);
         if !again.is_empty() {
             let due = now + self.schedule.item_delay(attempts, retry_after);
             self.schedule.push_delayed(batch.select(again), due);
         }
     }
 
-    /// Why a failed item goes to the dead letters; `None` if it is sent again.
-    fn judge(&mut self, item: &Item, failure: &Failure, now: Instant) -> Option<Reason> {
+    /// What becomes of a failed item.
+    fn judge(&mut self, item: &mut Item, failure: &Failure, now: Instant) -> Fate {
+        if failure.class != Class::Blocked {
+            self.parked_bytes -= item.parked_size();
+            item.settles.is_parked = false;
+        }
         let target = self.intake.targets.get_mut(item.target);
         let words = || format!("{} {}: {}", failure.error.status, failure.error.kind, failure.error.reason);
         match failure.class {
-            Class::Retry => None,
+            Class::Retry => Fate::SendAgain,
             Class::Systemic => {
                 target.hold(words());
-                None
+                Fate::SendAgain
             }
             Class::Blocked => {
                 let since = *target.blocked_since.get_or_insert_with(|| {
                     tracing::warn!(index = %target.name, reason = words(), "index is blocked: its documents wait");
                     now
                 });
-                (now.duration_since(since) >= self.bulk.index_wait).then_some(Reason::IndexBlocked)
+                let is_over = now.duration_since(since) >= self.bulk.index_wait;
+                if is_over || !self.park(item) { Fate::Bury(Reason::IndexBlocked) } else { Fate::SendAgain }
             }
             // Of an index that is not there yet nobody knows whether the document or its creation is at fault. If it is
             // there after all, the plan that is asked for now says so before the next attempt.
             Class::Document if !target.exists => {
                 target.hold(words());
                 self.ask_plan(item.target, now);
-                None
+                Fate::SendAgain
             }
-            Class::Document => {
-                self.ask_plan(item.target, now);
-                Some(Reason::Refused)
-            }
+            Class::Document if item.is_planned_anew => Fate::Bury(Reason::Refused),
+            Class::Document => Fate::PlanAnew,
         }
     }
 
+    /// Counts a document as parked. `false` if there is no room for more of them.
+    fn park(&mut self, item: &mut Item) -> bool {
+        if !item.is_parked && self.parked_bytes + item.size() <= self.bulk.parked_bytes {
+            item.settles.is_parked = true;
+            self.parked_bytes += item.size();
+        }
+        item.is_parked
+    }
+
     /// Sends an item to the dead letters.
-    fn bury(&mut self, batch: &Batch, item: &Item, reason: Reason, error: ItemError, now: Instant) {
+    pub(super) fn bury(&mut self, batch: &Batch, item: &Item, reason: Reason, error: ItemError, now: Instant) {
+        self.parked_bytes -= item.parked_size();
         self.meters.rejected.increment(1);
         let place = self.partitions.of(item.owner).and_then(|partition| {
             let offset = partition.ledger.offset_of(item.sequence)?;

@@ -29,8 +29,10 @@ pub struct Target {
     no_plan: Option<String>,
     read: Option<Instant>,
     used: Instant,
-    /// A look-up is on its way, or may be made from then on.
-    asked: bool,
+    /// When the look-up on its way was asked for.
+    asked: Option<Instant>,
+    /// When the one behind the plan was asked for.
+    planned: Option<Instant>,
     not_before: Option<Instant>,
 }
 
@@ -52,7 +54,8 @@ impl Targets {
             no_plan: None,
             read: None,
             used: now,
-            asked: false,
+            asked: None,
+            planned: None,
             not_before: None,
         });
         self.all.len() as u32 - 1
@@ -73,10 +76,10 @@ impl Targets {
     /// The look-up to make for a target now, if one is wanted and allowed.
     pub fn request(&mut self, target: u32, now: Instant) -> Option<PlanRequest> {
         let entry = self.get_mut(target);
-        if entry.asked || entry.not_before.is_some_and(|at| now < at) {
+        if entry.asked.is_some() || entry.not_before.is_some_and(|at| now < at) {
             return None;
         }
-        entry.asked = true;
+        entry.asked = Some(now);
         Some(PlanRequest { target, index: Arc::clone(&entry.name), rule: Arc::clone(&entry.rule) })
     }
 
@@ -97,13 +100,13 @@ impl Targets {
     /// Takes the outcome of a look-up.
     pub fn answer(&mut self, target: u32, result: Result<Lookup, LookupError>, now: Instant) {
         let target = self.get_mut(target);
-        target.asked = false;
+        let asked = target.asked.take();
         match result {
             Ok(Lookup { plan, exists }) => {
                 let state = target.plan.take().map(|(_, state)| state.carried_to(&plan)).unwrap_or_default();
                 target.plan = Some((plan, state));
                 target.exists |= exists;
-                target.read = Some(now);
+                (target.read, target.planned) = (Some(now), asked);
                 // A mapping error makes it be read again, but not for each of many.
                 target.not_before = Some(now + Duration::from_secs(1));
                 target.no_plan = None;
@@ -129,6 +132,11 @@ impl Target {
     pub fn plan(&mut self, now: Instant) -> Option<(&Plan, &mut State)> {
         self.used = now;
         self.plan.as_mut().map(|(plan, state)| (&*plan, state))
+    }
+
+    /// Whether the plan is from a look-up made since then.
+    pub fn is_planned_since(&self, then: Instant) -> bool {
+        self.plan.is_some() && self.planned.is_some_and(|planned| planned >= then)
     }
 
     /// Share of the field budget that is used up, 1.0 for all of it; `None` without a plan or a budget.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::http::{self, Reply};
+use crate::http::{self, Access, Reply};
 use crate::wait;
 
 /// One document of an index, as Elasticsearch returns it.
@@ -16,15 +16,21 @@ pub struct Document {
     pub source: Value,
 }
 
-/// A client of any Elasticsearch without security.
+/// A client of any Elasticsearch.
 pub struct ElasticsearchClient {
     url: String,
+    access: Access,
 }
 
 impl ElasticsearchClient {
-    /// Makes a client; nothing is sent before its first use.
+    /// Makes a client of a node without security; nothing is sent before its first use.
     pub fn new(url: &str) -> Self {
-        Self { url: url.trim_end_matches('/').to_owned() }
+        Self::with_access(url, Access::plain().clone())
+    }
+
+    /// [`ElasticsearchClient::new`] for a node that wants TLS or a login.
+    pub fn with_access(url: &str, access: Access) -> Self {
+        Self { url: url.trim_end_matches('/').to_owned(), access }
     }
 
     /// The address for `--elasticsearch`.
@@ -39,7 +45,7 @@ impl ElasticsearchClient {
     /// If no reply comes; a reply of any status is none.
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Reply> {
         let url = format!("{}{path}", self.url);
-        http::request(method, &url, body.map(Value::to_string))
+        self.access.request_within(http::TIMEOUT, method, &url, body.map(Value::to_string))
     }
 
     /// Sends a request that must succeed, and returns the reply's JSON.
@@ -56,7 +62,7 @@ impl ElasticsearchClient {
     /// True if the node answers and can take documents.
     pub fn is_ready(&self) -> bool {
         let url = format!("{}/_cluster/health?wait_for_status=yellow&timeout=1s", self.url);
-        http::request_within(Duration::from_secs(3), "GET", &url, None).is_ok_and(|reply| reply.status == 200)
+        self.access.request_within(Duration::from_secs(3), "GET", &url, None).is_ok_and(|reply| reply.status == 200)
     }
 
     /// Waits until the node answers and all indices have their first copy.

@@ -10,14 +10,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::ElasticsearchClient;
+use crate::http::Access;
 use crate::process::{Launch, Lifetime, Process};
 use crate::{ports, scratch, servers, wait};
 
-const START_LIMIT: Duration = Duration::from_secs(180);
+const START_LIMIT: Duration = Duration::from_secs(300);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// How to run a node.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// As `scripts/servers` takes it: `elasticsearch`, `elasticsearch:9.2.0`, `opensearch:2.19.0`.
     pub server: String,
@@ -30,6 +31,8 @@ pub struct Options {
     pub heap_mib: u32,
     /// Settings on top of the harness's own, as in `elasticsearch.yml`.
     pub settings: Vec<(String, String)>,
+    /// How the harness speaks to it, if TLS and a login are set up by `settings`.
+    pub access: Option<Access>,
     pub lifetime: Lifetime,
 }
 
@@ -41,6 +44,7 @@ impl Default for Options {
             port: None,
             heap_mib: 512,
             settings: Vec::new(),
+            access: None,
             lifetime: Lifetime::WithParent,
         }
     }
@@ -100,7 +104,10 @@ impl Elasticsearch {
             .user(servers::are_root().then_some(servers::UNPRIVILEGED_USER))
             .lifetime(options.lifetime);
         let node = Self {
-            client: ElasticsearchClient::new(&format!("http://127.0.0.1:{port}")),
+            client: match &options.access {
+                None => ElasticsearchClient::new(&format!("http://127.0.0.1:{port}")),
+                Some(access) => ElasticsearchClient::with_access(&format!("https://127.0.0.1:{port}"), access.clone()),
+            },
             launch,
             process: Mutex::new(None),
         };
@@ -226,7 +233,7 @@ action.destructive_requires_name: false
         logs = dir.join("logs").display(),
         transport = ports::free()?,
     );
-    if options.server.starts_with("elasticsearch") {
+    if options.server.starts_with("elasticsearch") && options.access.is_none() {
         text.push_str("xpack.security.enabled: false\n");
     }
     for (key, value) in &options.settings {
@@ -243,8 +250,10 @@ fn write_config(home: &Path, dir: &Path, product: &str, settings: &str) -> Resul
     let from = home.join("config");
     for entry in fs::read_dir(&from).with_context(|| format!("cannot read {}", from.display()))? {
         let entry = entry?;
-        if entry.file_type()?.is_file() {
-            fs::copy(entry.path(), dir.join("config").join(entry.file_name()))?;
+        let to = dir.join("config").join(entry.file_name());
+        // What a test has put there, such as users, stays.
+        if entry.file_type()?.is_file() && !to.exists() {
+            fs::copy(entry.path(), to)?;
         }
     }
     // The log of its garbage collector would fill the folder, and nobody reads it.
