@@ -47,7 +47,16 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     ) {
         match value.kind() {
             Kind::Object => self.unmapped(place, way, Member { value, ..member }),
-            Kind::Array => value.elements().for_each(|element| self.objects_in_runtime(place, way, member, element)),
+            Kind::Array => {
+                let has = |is: fn(Kind) -> bool| value.elements().any(|element| is(element.kind()));
+                // The objects create one, and the document, parsed again, has values where that is.
+                if has(|kind| kind == Kind::Object) && has(|kind| !matches!(kind, Kind::Object | Kind::Null)) {
+                    self.note_member(What::Unsure, way, member);
+                }
+                value.elements().for_each(|element| self.objects_in_runtime(place, way, member, element));
+            }
+            Kind::Null => {}
+            _ if self.has_created_object(&way.path()) => self.note_member(What::Unsure, way, member),
             _ => {}
         }
     }

@@ -14,6 +14,9 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     pub(super) fn unmapped(&mut self, place: Place<'_>, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
         let is_object = member.value.kind() == Kind::Object;
         if !is_object && !self.model.runtime.is_empty() && self.model.runtime.contains(&way.path()) {
+            if self.has_created_object(&way.path()) {
+                self.note_member(What::Unsure, way, member);
+            }
             return;
         }
         if !is_object && !place.has_subobjects && place.dynamic != Dynamic::False && self.is_in_flattened(&way.path()) {
@@ -186,6 +189,11 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 None
             }
         }
+    }
+
+    pub(super) fn has_created_object(&self, path: &str) -> bool {
+        let pending = self.pending.and_then(|pending| pending.get(path));
+        pending.or_else(|| self.created.get(path)).is_some_and(|created| matches!(created.child, Child::Object(_)))
     }
 
     /// A concrete field, no object, that this document or one before it creates.
