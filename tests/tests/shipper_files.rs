@@ -414,6 +414,7 @@ fn t34_deleted_file_is_delivered_and_let_go() -> Result<()> {
     let mut rig = Rig::new("t34", 1)?;
     rig.set("files.rotate_wait", "1s");
     let mut shipper = rig.start()?;
+    shipper.wait_logged("topic found")?;
     rig.append("app.log", rig.lines("app.log", 0..1000))?;
     std::thread::sleep(Duration::from_millis(100));
     fs::remove_file(rig.path("app.log"))?;

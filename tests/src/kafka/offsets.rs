@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
 
 use super::client::{KafkaClient, TIMEOUT};
 use crate::wait;
@@ -42,10 +44,16 @@ impl KafkaClient {
         let consumer = self.consumer("harness")?;
         let mut marks = BTreeMap::new();
         for partition in self.partitions(topic)? {
-            let found = consumer
-                .fetch_watermarks(topic, partition, TIMEOUT)
-                .with_context(|| format!("no offsets of {topic}/{partition}"))?;
-            marks.insert(partition, found);
+            // A leader that has just been elected does not know its own yet (KIP-207).
+            let is_early =
+                |error: &KafkaError| error.rdkafka_error_code() == Some(RDKafkaErrorCode::OffsetNotAvailable);
+            let found = wait::until("the leader's offsets", TIMEOUT, || {
+                match consumer.fetch_watermarks(topic, partition, TIMEOUT) {
+                    Err(error) if is_early(&error) => Ok(None),
+                    found => Ok(Some(found?)),
+                }
+            });
+            marks.insert(partition, found.with_context(|| format!("no offsets of {topic}/{partition}"))?);
         }
         Ok(marks)
     }
