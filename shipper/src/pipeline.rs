@@ -11,6 +11,7 @@ use millrace_common::shutdown::Signals;
 use millrace_common::telemetry::admin::{self, AdminOptions};
 use millrace_common::telemetry::metrics::MetricsHandle;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::process::{Resource, Rlimit};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
@@ -56,6 +57,8 @@ type Tail = Tailer<Disk, KafkaBroker, DiskStore>;
 
 /// Runs until a signal, or until the files are read.
 pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit> {
+    let allowed = allow_open_files();
+    let open_files = config.open_files.unwrap_or(allowed);
     let dir = DataDir::open(&config.data_dir)?;
     let loaded = dir.load()?;
     let host_name = match &config.host_name {
@@ -93,6 +96,9 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
         partial_after: config.partial_after,
         rotate_wait: config.rotate_wait,
         close_unlisted: config.close_unlisted,
+        close_idle: config.close_idle,
+        open_files,
+        hold_deleted: config.hold_deleted,
         max_absent: 100,
     };
     let tailer = Tailer::new(settings, Disk, broker, store, loaded.rows, loaded.num_corrupt);
@@ -106,10 +112,25 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
         clock: Clock::new(),
         config,
         until,
+        scan_took: Duration::ZERO,
         acked_events: 0,
         ack_pause: Loop::MIN_ACK_PAUSE,
     }
     .run()
+}
+
+/// Raises the soft limit on descriptors to the hard one, and returns how many of them files may take: the rest is for
+/// brokers, scrapers and the state.
+fn allow_open_files() -> usize {
+    const RESERVE: u64 = 512;
+    const ENOUGH: u64 = 4096;
+    let allowed = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: allowed.maximum, maximum: allowed.maximum };
+    let current = match rustix::process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => allowed.maximum,
+        Err(_) => allowed.current,
+    };
+    current.map_or(ENOUGH, |limit| (limit - RESERVE.min(limit / 2)).min(ENOUGH)) as usize
 }
 
 fn host_id(config: &Config, dir: &DataDir, host_name: &str) -> Result<String, StoreError> {
@@ -167,6 +188,7 @@ struct Loop {
     clock: Clock,
     config: Config,
     until: Until,
+    scan_took: Duration,
     acked_events: u64,
     ack_pause: Duration,
 }
@@ -175,7 +197,9 @@ impl Loop {
     const LOOK_EVERY: Duration = Duration::from_secs(1);
     const SCAN_EVERY_UNWATCHED: Duration = Duration::from_secs(1);
     /// A burst of renames asks for one scan, not for many.
-    const SCAN_PAUSE: Duration = Duration::from_millis(20);
+    const MIN_SCAN_PAUSE: Duration = Duration::from_millis(20);
+    /// Of the time, a tenth may go into scans that hints ask for.
+    const SCAN_SHARE: u32 = 10;
     const ACK_WAIT: Duration = Duration::from_millis(5);
     const MIN_ACK_PAUSE: Duration = Duration::from_millis(1);
     const MAX_ACK_PAUSE: Duration = Duration::from_millis(50);
@@ -200,11 +224,14 @@ impl Loop {
             for path in hints.written {
                 self.tailer.written(&path, now);
             }
+            wants_scan |= self.tailer.take_wants_scan();
             let every = if self.watcher.is_complete() { self.config.rescan } else { Self::SCAN_EVERY_UNWATCHED };
             let age = scanned_at.map_or(Duration::MAX, |at| now.mono - at);
-            if age >= every || (wants_scan && age >= Self::SCAN_PAUSE) {
+            if age >= every || (wants_scan && age >= self.scan_pause()) {
                 self.scan(now);
-                scanned_at = Some(self.clock.now().mono);
+                let ended = self.clock.now().mono;
+                self.scan_took = ended - now.mono;
+                scanned_at = Some(ended);
                 wants_scan = false;
             }
             if now.mono >= looked_at + Self::LOOK_EVERY || looked_at == Duration::ZERO {
@@ -222,6 +249,10 @@ impl Loop {
             self.rest(looked_at, wants_scan);
         }
         self.finish()
+    }
+
+    fn scan_pause(&self) -> Duration {
+        Self::MIN_SCAN_PAUSE.max(self.scan_took * Self::SCAN_SHARE)
     }
 
     fn publish(&self, now: Now) {
@@ -243,7 +274,7 @@ impl Loop {
     fn rest(&mut self, looked_at: Duration, wants_scan: bool) {
         let mut pause = (looked_at + Self::LOOK_EVERY).saturating_sub(self.clock.now().mono);
         if wants_scan {
-            pause = pause.min(Self::SCAN_PAUSE);
+            pause = pause.min(self.scan_pause());
         }
         pause = pause.min(self.ack_pause().unwrap_or(pause));
         let watch = self.watcher.as_fd();

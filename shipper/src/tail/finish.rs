@@ -15,7 +15,12 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Whether every file was read to its end and everything read is acknowledged.
     pub fn is_drained(&self) -> bool {
         let is_idle = |s: &Source<F::File>| {
-            !s.is_queued && s.is_settled() && s.retry_at.is_none() && !(self.is_flushing && s.unfinished.is_some())
+            let is_decided = s.truncated_at.is_none() && !s.is_held_back();
+            is_decided
+                && !s.is_queued
+                && s.is_settled()
+                && s.retry_at.is_none()
+                && !(self.is_flushing && s.unfinished.is_some())
         };
         self.is_scanned && self.ready.is_empty() && self.sources.iter().flatten().all(is_idle)
     }
@@ -27,8 +32,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 source.is_queued = false;
             }
         }
+        self.opened.clear();
         for source in self.sources.iter_mut().flatten() {
             source.file = None;
+            source.is_closed = false;
         }
     }
 

@@ -2,22 +2,27 @@
 //! simulation can run it.
 
 mod adopt;
+mod begin;
+mod copies;
 mod pump;
 mod send;
 mod round;
+mod descriptors;
+pub mod hold;
 mod finish;
 pub mod source;
 pub mod stats;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use millrace_common::retry::Delays;
 use tracing::{info, warn};
 
-use self::source::{Fate, Source};
-use self::stats::{Gauges, Stats};
+use self::hold::HoldLimits;
+use self::source::Source;
+use self::stats::{Gauges, Given, Stats};
 use crate::checkpoint::ledger::Sequence;
 use crate::checkpoint::row::Row;
 use crate::checkpoint::store::Store;
@@ -41,6 +46,8 @@ pub struct InputSettings {
     pub format: Format,
     pub encoding: &'static encoding_rs::Encoding,
     pub fields: Vec<Field>,
+    /// Files that are not known and were last written longer ago are left alone.
+    pub ignore_older: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,6 +70,11 @@ pub struct Settings {
     pub rotate_wait: Duration,
     /// How long a file renamed out of the patterns is kept open without growing.
     pub close_unlisted: Duration,
+    /// How long a file that is read is kept open without growing.
+    pub close_idle: Duration,
+    /// Files open at the same time, at most.
+    pub open_files: usize,
+    pub hold_deleted: HoldLimits,
     /// Rows of files that were not found again, at most.
     pub max_absent: usize,
 }
@@ -77,12 +89,18 @@ pub struct Tailer<F: FileSystem, B, S> {
     free: Vec<usize>,
     by_identity: HashMap<Identity, usize>,
     by_path: HashMap<PathBuf, usize>,
-    /// Rows of the checkpoint whose file no scan has found.
-    absent: Vec<Row>,
+    /// Rows of the checkpoint whose file no scan has found, by inode.
+    absent: BTreeMap<u64, Vec<Row>>,
+    /// Rows whose file has other content now, and since when: a copy may have theirs.
+    rewritten: Vec<(Row, Duration)>,
+    /// Slots of files that are open, the longest open first.
+    opened: VecDeque<usize>,
     ready: VecDeque<usize>,
     failed: BTreeSet<usize>,
     waiting: Vec<usize>,
     unreadable: BTreeSet<PathBuf>,
+    num_ignored: u64,
+    wants_scan: bool,
     inflight_bytes: u64,
     /// When an acknowledgement last arrived, or the first of the outstanding records was sent.
     acked_at: Duration,
@@ -98,6 +116,9 @@ pub struct Tailer<F: FileSystem, B, S> {
     buffer: Vec<u8>,
     value: Vec<u8>,
     stats: Stats,
+    wall_ms: i64,
+    /// The last bytes given up.
+    given: VecDeque<Given>,
 }
 
 /// Slots and sequences share one word that travels with a record.
@@ -116,6 +137,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     pub fn new(settings: Settings, files: F, broker: B, store: S, rows: Vec<Row>, num_corrupt: u64) -> Self {
         let encoders = settings.inputs.iter().map(|input| Encoder::new(input.format, input.encoding)).collect();
         let buffer = vec![0; settings.window];
+        let mut absent: BTreeMap<u64, Vec<Row>> = BTreeMap::new();
+        for row in rows {
+            absent.entry(row.identity.inode).or_default().push(row);
+        }
         Self {
             settings,
             files,
@@ -126,11 +151,15 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             free: Vec::new(),
             by_identity: HashMap::new(),
             by_path: HashMap::new(),
-            absent: rows,
+            absent,
+            rewritten: Vec::new(),
+            opened: VecDeque::new(),
             ready: VecDeque::new(),
             failed: BTreeSet::new(),
             waiting: Vec::new(),
             unreadable: BTreeSet::new(),
+            num_ignored: 0,
+            wants_scan: false,
             inflight_bytes: 0,
             acked_at: Duration::ZERO,
             last_save: 0,
@@ -145,6 +174,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             buffer,
             value: Vec::new(),
             stats: Stats { corrupt_checkpoints: num_corrupt, ..Stats::default() },
+            wall_ms: 0,
+            given: VecDeque::new(),
         }
     }
 
@@ -152,8 +183,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     ///
     /// Waits up to `wait` for acknowledgements. Returns whether there is more to do at once.
     pub fn turn(&mut self, now: Now, wait: Duration) -> bool {
+        self.wall_ms = now.wall_ms;
         self.take_deliveries(now, wait);
-        self.take_saves();
+        self.take_saves(now);
         self.rewind_failed(now);
         let is_taken = self.pump_ready(now);
         self.save_if_due(now);
@@ -190,16 +222,17 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 self.note_failure(slot, code, num_bytes, now);
             }
         }
-        if self.sources[slot].as_ref().is_some_and(|s| s.fate == Fate::Replaced && s.ledger.num_outstanding() == 0) {
-            self.end_replaced(slot);
+        if self.sources[slot].as_ref().is_some_and(|s| s.is_given_up() && s.ledger.num_outstanding() == 0) {
+            self.end_given_up(slot);
         }
     }
 
     /// Sources that waited for a durable note go on.
-    fn take_saves(&mut self) {
+    fn take_saves(&mut self, now: Now) {
         let durable = self.store.durable();
         if durable == self.last_save && !self.is_last_save_taken {
             self.is_last_save_taken = true;
+            self.save_took = now.mono.saturating_sub(self.saved_at);
             for source in self.sources.iter_mut().flatten() {
                 source.horizon = source.saving_horizon;
             }
@@ -218,7 +251,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     fn enqueue(ready: &mut VecDeque<usize>, slot: usize, source: &mut Source<F::File>) {
-        if !source.is_queued && source.file.is_some() {
+        if !source.is_queued && (source.file.is_some() || source.is_closed) {
             source.is_queued = true;
             ready.push_back(slot);
         }
@@ -238,16 +271,17 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         // A save may take a tenth of the disk's time at most.
         let interval = self.settings.checkpoint_interval.max(self.save_took * 10);
         let is_due = self.is_dirty && now.mono >= self.saved_at + interval;
-        if !self.store.is_ready() || !(is_due || self.is_urgent) {
+        // Until a copy was looked for, the checkpoint before knows what it may have to go on with.
+        if !self.store.is_ready() || !(is_due || self.is_urgent) || !self.rewritten.is_empty() {
             return;
         }
         self.last_save += 1;
         self.is_last_save_taken = false;
         let mut rows = Vec::with_capacity(self.sources.len() + self.absent.len());
-        for source in self.sources.iter_mut().flatten().filter(|s| s.fate != Fate::Replaced) {
+        for source in self.sources.iter_mut().flatten().filter(|s| !s.is_given_up()) {
             rows.push(source.row(&self.settings.inputs[source.input].id));
         }
-        rows.extend(self.absent.iter().cloned());
+        rows.extend(self.absent.values().flatten().cloned());
         self.store.save(self.last_save, rows);
         self.saved_at = now.mono;
         self.is_dirty = false;
@@ -272,6 +306,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if self.by_path.get(&source.current_path) == Some(&slot) {
             self.by_path.remove(&source.current_path);
         }
+        self.opened.retain(|&s| s != slot);
         self.failed.remove(&slot);
         self.waiting.retain(|&s| s != slot);
         self.ready.retain(|&s| s != slot);
@@ -286,6 +321,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         });
         self.by_identity.insert(source.identity, slot);
         self.by_path.insert(source.current_path.clone(), slot);
+        if source.file.is_some() {
+            self.opened.push_back(slot);
+        }
         self.sources[slot] = Some(source);
         self.is_dirty = true;
         slot
@@ -308,9 +346,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         Gauges {
             unread_bytes: sources().map(Source::unread).sum(),
             inflight_bytes: self.inflight_bytes,
-            open_files: sources().filter(|s| s.file.is_some()).count() as u64,
+            open_files: self.opened.len() as u64,
             unreadable_files: self.unreadable.len() as u64,
             unwatched_folders: 0,
+            ignored_files: self.num_ignored,
             sources: sources().count() as u64,
             oldest_unacked_seconds: waited,
             checkpoint_errors: self.store.num_failures(),
@@ -321,6 +360,16 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Every source with its positions, for people.
     pub fn rows(&self) -> impl Iterator<Item = &Source<F::File>> {
         self.sources.iter().flatten()
+    }
+
+    /// The last bytes given up, oldest first.
+    pub fn given_up(&self) -> impl Iterator<Item = &Given> {
+        self.given.iter()
+    }
+
+    /// Whether names changed in a way that only a scan can tell. Asks once.
+    pub fn take_wants_scan(&mut self) -> bool {
+        std::mem::take(&mut self.wants_scan)
     }
 
     pub fn input_id(&self, input: usize) -> &str {
@@ -334,6 +383,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     fn lost(&mut self, reason: &'static str, path: &Path, start: u64, end: u64) {
         if end > start {
             *self.stats.lost_bytes.entry(reason).or_default() += end - start;
+            if self.given.len() == Given::MAX_KEPT {
+                self.given.pop_front();
+            }
+            self.given.push_back(Given { at_ms: self.wall_ms, path: path.to_owned(), start, end, reason });
             warn!(path = %path.display(), reason, start, end, bytes = end - start, "bytes given up");
         }
     }

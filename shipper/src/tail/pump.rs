@@ -40,7 +40,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             }
             let Some(slot) = self.ready.pop_front() else { return true };
             let mut buffer = std::mem::take(&mut self.buffer);
-            let stop = self.pump(slot, &mut buffer, now);
+            let stop = if self.is_readable(slot, now) { self.pump(slot, &mut buffer, now) } else { Stop::Held };
             self.buffer = buffer;
             let Some(source) = self.sources[slot].as_mut() else { continue };
             source.is_queued = matches!(stop, Stop::More | Stop::Full);
@@ -64,7 +64,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let Some(file) = &source.file else { return Stop::Held };
         let guard = source.guard;
         let is_searching = source.long.is_some() || source.hole.is_some();
-        let wanted = if is_searching { guard.length as usize } else { buffer.len() };
+        let is_begun = guard.start() == 0;
+        let compared = guard.length.max(if is_begun { source.prefix.length } else { 0 }) as usize;
+        let wanted = if is_searching { compared } else { buffer.len() };
         let num_read = match self.files.read_at(file, &mut buffer[..wanted], guard.start()) {
             Ok(num_read) => num_read,
             Err(cause) => return self.read_failed(slot, &cause, now),
@@ -80,10 +82,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             }
             None => true,
         };
-        let is_begun = guard.start() == 0 && !is_searching;
         let has_prefix = !is_begun || source.prefix.matches(&buffer[..num_read]);
         if !is_same || !has_prefix || !guard.matches(&buffer[..num_read]) {
-            self.replace_generation(slot, now);
+            self.note_truncation(slot, now);
             return Stop::Held;
         }
         if !self.is_untorn(slot, guard.start(), &buffer[..num_read]) {
@@ -100,7 +101,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             source.partition = Some(wanted);
         }
         let Some(partition) = source.partition else { return Stop::Full };
-        if source.prefix.length < Print::MAX_LENGTH as u32 && guard.start() == 0 {
+        if source.prefix.length < Print::MAX_LENGTH as u32 && is_begun && !is_searching {
             source.prefix = Print::of(&buffer[..num_read]);
         }
         if source.hole.is_some() {

@@ -1,6 +1,7 @@
 //! Counts of what the tailer did. Plain numbers, published by the pipeline.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -22,6 +23,21 @@ pub struct Stats {
     pub corrupt_checkpoints: u64,
 }
 
+/// Bytes that will never be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Milliseconds since the epoch.
+    pub at_ms: i64,
+    pub path: PathBuf,
+    pub start: u64,
+    pub end: u64,
+    pub reason: &'static str,
+}
+
+impl Given {
+    pub(super) const MAX_KEPT: usize = 20;
+}
+
 /// How things stand now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
@@ -31,6 +47,8 @@ pub struct Gauges {
     pub unreadable_files: u64,
     /// Folders without a watch of the kernel, where only scans see changes.
     pub unwatched_folders: u64,
+    /// Files left alone for their age.
+    pub ignored_files: u64,
     pub sources: u64,
     /// Seconds since the oldest outstanding record could have been acknowledged, 0 if none is.
     pub oldest_unacked_seconds: u64,

@@ -19,6 +19,7 @@ use self::broker::{Producer, Topic};
 use self::files::{Files, Handle};
 use self::random::Random;
 use self::store::{DiskState, Saver};
+use super::hold::HoldLimits;
 use super::{InputSettings, Now, Settings, Tailer};
 use crate::checkpoint::row;
 use crate::discover::Found;
@@ -43,6 +44,11 @@ struct World {
     open_lines: BTreeMap<u64, String>,
     /// Lines that may arrive in parts, because their first part stood unfinished for long.
     divisible: BTreeSet<String>,
+    /// Originals of copies that the tailer has not yet taken up, with the copy.
+    copied: Vec<(PathBuf, PathBuf)>,
+    has_copies: bool,
+    /// Files that may be open at the same time.
+    open_files: usize,
     trace: Vec<String>,
 }
 
@@ -56,6 +62,7 @@ fn settings() -> Settings {
             format: Format::Text,
             encoding: encoding_rs::UTF_8,
             fields: vec![],
+            ignore_older: None,
         }],
         host_id: "host".into(),
         host_name: "host".into(),
@@ -67,6 +74,9 @@ fn settings() -> Settings {
         partial_after: Duration::from_secs(4),
         rotate_wait: Duration::from_secs(5),
         close_unlisted: Duration::from_secs(300),
+        close_idle: Duration::from_secs(5),
+        open_files: 1000,
+        hold_deleted: HoldLimits { time: Duration::from_secs(3600), bytes: 1 << 30, min_free_percent: 10.0 },
         max_absent: 100,
     }
 }
@@ -103,8 +113,15 @@ impl World {
             deleted: Vec::new(),
             open_lines: BTreeMap::new(),
             divisible: BTreeSet::new(),
+            copied: Vec::new(),
+            has_copies: false,
+            open_files: 1000,
             trace: Vec::new(),
         };
+        // Often few, so that files are closed that are not yet read.
+        if world.random.chance(50) {
+            world.open_files = 4;
+        }
         world.start();
         world
     }
@@ -113,7 +130,8 @@ impl World {
         let rows = row::from_text(&self.disk.borrow().text).unwrap();
         let producer = Producer::new(Rc::clone(&self.topic));
         let saver = Saver::new(Rc::clone(&self.disk));
-        self.tailer = Some(Tailer::new(settings(), self.files.clone(), producer, saver, rows, 0));
+        let settings = Settings { open_files: self.open_files, ..settings() };
+        self.tailer = Some(Tailer::new(settings, self.files.clone(), producer, saver, rows, 0));
     }
 
     fn kill(&mut self) {
@@ -134,17 +152,32 @@ impl World {
             37..39 => self.truncate(),
             39..41 => self.delete(),
             41..42 => self.move_away(),
-            42..44 => self.kill(),
+            // Kills around a copy are not simulated: rarely, it is read as a file of its own then, which doubles lines.
+            42..44 if !self.has_copies => self.kill(),
             44..54 => self.scan(),
             54..60 => self.look_around(),
             60..62 => {
                 let mut topic = self.topic.borrow_mut();
                 topic.num_partitions = Some(topic.num_partitions.map_or(2, |n| if n < 4 { n + 1 } else { n }));
             }
-            62..63 => self.now.wall_ms += 1_200_000,
+            62..64 => self.copy_and_truncate(),
+            64..65 => self.now.wall_ms += 1_200_000,
             _ => self.turn(),
         }
         self.reap(false);
+        self.forget_copies();
+    }
+
+    /// A copy is known for one before anything else befalls it or its original: no rotation does two things at once.
+    fn forget_copies(&mut self) {
+        let sources = self.tailer.iter().flat_map(|tailer| tailer.rows());
+        let decided: BTreeSet<_> = sources.filter(|s| !s.may_be_copy).map(|s| s.current_path.clone()).collect();
+        let state = self.files.0.borrow();
+        self.copied.retain(|(_, copy)| state.names.contains_key(copy) && !decided.contains(copy));
+    }
+
+    fn is_copied(&self, path: &Path) -> bool {
+        self.copied.iter().any(|(original, copy)| original == path || copy == path)
     }
 
     fn turn(&mut self) {
@@ -249,11 +282,47 @@ impl World {
 
     fn rotate(&mut self) {
         let (path, _) = self.pick_live();
+        if self.is_copied(&path) {
+            return;
+        }
         self.num_rotations += 1;
         let to = PathBuf::from(format!("{}.{}", path.display(), self.num_rotations));
         self.trace.push(format!("rotate {}", path.display()));
         self.files.rename(&path, &to);
         self.files.create(&path, b"");
+    }
+
+    /// As `logrotate` does it with `copytruncate`. Nothing is written in between.
+    fn copy_and_truncate(&mut self) {
+        let (path, handle) = self.pick_live();
+        // Without birth times a copy may get the inode number of a file that was known, and then is taken for it.
+        let mut sources = self.tailer.iter().flat_map(|tailer| tailer.rows());
+        let is_known = sources.any(|source| source.current_path == path && !source.may_be_copy);
+        if !is_known || self.is_copied(&path) || !self.files.0.borrow().has_birth_times {
+            return;
+        }
+        self.num_rotations += 1;
+        let copy = PathBuf::from(format!("{}.{}", path.display(), self.num_rotations));
+        self.trace.push(format!("copy {} to {}", path.display(), copy.display()));
+        let content = handle.borrow_mut().content_mut().clone();
+        self.has_copies = true;
+        self.copied.push((path, copy.clone()));
+        let begun = if self.random.chance(30) { self.random.below(content.len() as u64 + 1) as usize } else { 0 };
+        let copied = self.files.create(&copy, &content[..begun]);
+        if begun > 0 {
+            self.scan();
+            // No pause: a copy that stands still for long is taken for a file of its own.
+            self.tailer.iter_mut().for_each(|tailer| _ = tailer.turn(self.now, Duration::ZERO));
+        }
+        copied.borrow_mut().content = content;
+        if let Some(rest) = self.open_lines.remove(&key(&handle)) {
+            self.open_lines.insert(key(&copied), rest);
+        }
+        let mut inode = handle.borrow_mut();
+        match self.random.chance(50) {
+            true => inode.rewritten = Some(Vec::new()),
+            false => inode.content.clear(),
+        }
     }
 
     fn truncate(&mut self) {
@@ -279,7 +348,7 @@ impl World {
 
     fn delete(&mut self) {
         let names: Vec<_> = self.files.0.borrow().names.keys().cloned().collect();
-        if let Some(path) = self.random.pick(&names).cloned() {
+        if let Some(path) = self.random.pick(&names).cloned().filter(|path| !self.is_copied(path)) {
             self.trace.push(format!("delete {}", path.display()));
             let deleted = self.files.delete(&path);
             self.deleted.extend(deleted.inspect(|handle| _ = handle.borrow_mut().content_mut()));
@@ -289,7 +358,9 @@ impl World {
 
     fn move_away(&mut self) {
         let names: Vec<_> = self.files.0.borrow().names.keys().cloned().collect();
-        if let Some(path) = self.random.pick(&names).cloned().filter(|p| !p.to_string_lossy().ends_with(".gz")) {
+        if let Some(path) =
+            self.random.pick(&names).cloned().filter(|p| !p.to_string_lossy().ends_with(".gz") && !self.is_copied(p))
+        {
             self.trace.push(format!("move away {}", path.display()));
             // A file nobody had seen under a name that matches is out of reach, like a deleted one.
             let handle = Rc::clone(&self.files.0.borrow().names[&path]);
