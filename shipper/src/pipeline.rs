@@ -22,7 +22,7 @@ use crate::discover::watch::Watcher;
 use crate::produce::kafka::KafkaBroker;
 use crate::read::Disk;
 use crate::status::Board;
-use crate::tail::stats::Gauges;
+use crate::tail::stats::{Gauges, Given};
 use crate::tail::{Now, Settings, Tailer};
 
 /// When to stop by itself.
@@ -380,17 +380,28 @@ impl Loop {
                 let acknowledged = source.ledger.acknowledged();
                 json!({
                     "source": source.id, "input": self.tailer.input_id(source.input),
-                    "path": source.current_path.to_string_lossy(), "fate": format!("{:?}", source.fate).to_lowercase(),
+                    "path": source.current_path.to_string_lossy(), "fate": source.fate.name(), "state": source.state(),
                     "size": source.size, "read": source.covered, "acknowledged": acknowledged,
                     "behind": source.size.saturating_sub(acknowledged), "generation": source.generation,
-                    "inode": source.identity.inode, "birth_time_ns": source.identity.birth_time_ns,
+                    "device": source.identity.device, "inode": source.identity.inode,
+                    "birth_time_ns": source.identity.birth_time_ns, "open": source.file.is_some(),
                     "outstanding": source.ledger.num_outstanding(), "partition": source.partition,
                 })
             })
             .collect();
+        let given_up: Vec<_> = self
+            .tailer
+            .given_up()
+            .map(|Given { at_ms, path, start, end, reason }| {
+                json!({"at_ms": at_ms, "path": path.to_string_lossy(), "start": start, "end": end, "reason": reason})
+            })
+            .collect();
         json!({
-            "version": env!("CARGO_PKG_VERSION"), "topic": self.config.topic, "blocked": gauges.blocked,
-            "unread_bytes": gauges.unread_bytes, "inflight_bytes": gauges.inflight_bytes, "sources": sources,
+            "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "data_dir": self.config.data_dir,
+            "topic": self.config.topic, "blocked": gauges.blocked,
+            "unread_bytes": gauges.unread_bytes, "inflight_bytes": gauges.inflight_bytes,
+            "open_files": gauges.open_files, "ignored_files": gauges.ignored_files,
+            "lost_bytes": self.tailer.stats().lost_bytes, "last_given_up": given_up, "sources": sources,
         })
     }
 }

@@ -25,6 +25,17 @@ pub enum Fate {
     GivenUp(Loss),
 }
 
+impl Fate {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Listed => "listed",
+            Self::Unlisted => "unlisted",
+            Self::Deleted => "deleted",
+            Self::GivenUp(_) => "given_up",
+        }
+    }
+}
+
 /// Why bytes that were not delivered never will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
@@ -211,6 +222,21 @@ impl<F> Source<F> {
 
     pub fn unread(&self) -> u64 {
         self.size.saturating_sub(self.covered)
+    }
+
+    /// What it is doing, in a word or two.
+    pub fn state(&self) -> &'static str {
+        match self {
+            _ if self.is_given_up() => "given up",
+            _ if self.retry_at.is_some() => "retrying",
+            _ if self.truncated_at.is_some() => "truncated",
+            _ if self.is_held_back() => "maybe a copy",
+            _ if self.unfinished.is_some() => "unfinished line",
+            _ if self.unread() > 0 => "reading",
+            _ if self.ledger.num_outstanding() > 0 => "sending",
+            _ if self.is_closed => "idle, closed",
+            _ => "idle",
+        }
     }
 
     /// Whether everything it was seen to have was read and acknowledged.

@@ -296,8 +296,10 @@ impl World {
     fn copy_and_truncate(&mut self) {
         let (path, handle) = self.pick_live();
         // Without birth times a copy may get the inode number of a file that was known, and then is taken for it.
-        let mut sources = self.tailer.iter().flat_map(|tailer| tailer.rows());
-        let is_known = sources.any(|source| source.current_path == path && !source.may_be_copy);
+        let is_known = {
+            let mut sources = self.tailer.iter().flat_map(|tailer| tailer.rows());
+            sources.any(|source| source.current_path == path && !source.may_be_copy)
+        };
         if !is_known || self.is_copied(&path) || !self.files.0.borrow().has_birth_times {
             return;
         }
