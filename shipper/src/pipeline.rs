@@ -224,7 +224,6 @@ impl Loop {
             for path in hints.written {
                 self.tailer.written(&path, now);
             }
-            wants_scan |= self.tailer.take_wants_scan();
             let every = if self.watcher.is_complete() { self.config.rescan } else { Self::SCAN_EVERY_UNWATCHED };
             let age = scanned_at.map_or(Duration::MAX, |at| now.mono - at);
             if age >= every || (wants_scan && age >= self.scan_pause()) {
@@ -240,6 +239,7 @@ impl Loop {
                 looked_at = now.mono.max(Duration::from_nanos(1));
             }
             let has_more = self.turn(now, Duration::ZERO);
+            wants_scan |= self.tailer.take_wants_scan();
             if self.until == Until::Eof && self.tailer.is_drained() {
                 break;
             }
@@ -330,6 +330,9 @@ impl Loop {
         while !self.tailer.is_drained() && self.clock.now().mono < reading_ends {
             let now = self.clock.now();
             if now.mono >= looked_at + Duration::from_millis(200) {
+                if is_reading && self.tailer.take_wants_scan() {
+                    self.scan(now);
+                }
                 self.tailer.look_around(now);
                 looked_at = now.mono;
             }

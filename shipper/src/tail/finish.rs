@@ -36,6 +36,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         for source in self.sources.iter_mut().flatten() {
             source.file = None;
             source.is_closed = false;
+            // The next start finds out again.
+            source.truncated_at = None;
+            source.may_be_copy = false;
         }
     }
 

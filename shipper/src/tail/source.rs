@@ -230,7 +230,7 @@ impl<F> Source<F> {
             _ if self.is_given_up() => "given up",
             _ if self.retry_at.is_some() => "retrying",
             _ if self.truncated_at.is_some() => "truncated",
-            _ if self.is_held_back() => "maybe a copy",
+            _ if self.is_held_back() && !self.is_queued => "maybe a copy",
             _ if self.unfinished.is_some() => "unfinished line",
             _ if self.unread() > 0 => "reading",
             _ if self.ledger.num_outstanding() > 0 => "sending",
