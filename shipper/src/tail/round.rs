@@ -17,7 +17,12 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     pub fn look_around(&mut self, now: Now) {
         for slot in 0..self.sources.len() {
             let Some(source) = self.sources[slot].as_mut() else { continue };
-            if let Some(Ok(stat)) = source.file.as_ref().map(|file| self.files.stat(file)) {
+            let stat = source.file.as_ref().map(|file| self.files.stat(file));
+            if matches!(stat, Some(Err(_))) {
+                // What cannot be examined is not known to be read.
+                continue;
+            }
+            if let Some(Ok(stat)) = stat {
                 if stat.num_links == 0 {
                     source.fate = Fate::Deleted;
                     source.gone_at.get_or_insert(now.mono);
