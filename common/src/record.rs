@@ -195,6 +195,11 @@ impl CoveredBytes {
         self.length += bytes.len() as u64;
     }
 
+    /// Bytes that the record is made of without covering them: an event's parts before its range.
+    pub fn update_beside(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+    }
+
     pub fn length(&self) -> u64 {
         self.length
     }

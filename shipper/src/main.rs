@@ -77,7 +77,7 @@ struct Flags {
     /// Folder of the checkpoint; must survive a restart.
     #[arg(long, value_name = "DIR", env = "SHIPPER_DATA_DIR")]
     data_dir: Option<String>,
-    /// Format of the files given as PATHS: text or json.
+    /// Format of the files given as PATHS: text, json or logfmt; a pattern needs a file.
     #[arg(long, env = "SHIPPER_FORMAT")]
     format: Option<String>,
     /// Field to add to every record of PATHS, as name=value; may be repeated.
@@ -206,7 +206,8 @@ fn main() -> ExitCode {
         }
     };
     let Some(until) = until else {
-        println!("the configuration is sound: {} input(s), topic `{}`", config.inputs.len(), config.topic);
+        let topics = config.topics.join("`, `");
+        println!("the configuration is sound: {} input(s), topic `{topics}`", config.inputs.len());
         return Exit::Clean.into();
     };
     logs::init(cli.log_format, "info");

@@ -75,22 +75,24 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
     let board = Arc::new(Board::new(wake.clone()));
     let options = AdminOptions { listen: config.listen.clone(), program: "shipper" };
     let _admin = admin::spawn(options, Arc::clone(&board) as Arc<_>, metrics, axum::Router::new())?;
-    let broker = start_producer(&config)?;
+    let (broker, max_inflight_records) = start_producer(&config)?;
     let store = DiskStore::start(dir, wake).context("cannot start the checkpoint thread")?;
     info!(
         host.id = host_id,
         host.name = host_name,
-        topic = config.topic,
+        topics = config.topics.join(","),
         sources = loaded.rows.len(),
         "shipper started"
     );
     let settings = Settings {
         inputs: config.inputs.clone(),
+        topics: config.topics.clone(),
         host_id,
         host_name,
         max_record: config.max_record,
         drops_oversize: config.on_oversize == OnOversize::Drop,
         max_inflight: config.max_inflight(),
+        max_inflight_records,
         window: (config.memory / 64).clamp(64 << 10, 256 << 10) as usize,
         checkpoint_interval: config.checkpoint,
         partial_after: config.partial_after,
@@ -144,7 +146,8 @@ fn host_id(config: &Config, dir: &DataDir, host_name: &str) -> Result<String, St
     })
 }
 
-fn start_producer(config: &Config) -> Result<KafkaBroker> {
+/// The producer, and how many records it takes before deliveries came back.
+fn start_producer(config: &Config) -> Result<(KafkaBroker, u64)> {
     let built = kafka::producer("shipper", &config.brokers, &config.options);
     let mut client = built.map_err(|faults| {
         let lines: Vec<_> = faults.iter().map(|f| format!("kafka.{}: {}; {}", f.path, f.what, f.remedy)).collect();
@@ -158,7 +161,10 @@ fn start_producer(config: &Config) -> Result<KafkaBroker> {
     if max_message > 1_000_000 {
         kafka::set_default(&mut client, "message.max.bytes", &max_message.to_string());
     }
-    Ok(KafkaBroker::new(client, &config.topic)?)
+    let max_records = client.get("queue.buffering.max.messages").and_then(|text| text.parse().ok());
+    // 0 is librdkafka's word for no limit.
+    let max_records = max_records.filter(|&num| num > 0).unwrap_or(u64::MAX);
+    Ok((KafkaBroker::new(client, &config.topics)?, max_records))
 }
 
 /// The real clocks.
@@ -317,6 +323,7 @@ impl Loop {
         if self.config.drain == Drain::Eof && self.until == Until::Signal {
             self.scan(self.clock.now());
             self.tailer.look_around(self.clock.now());
+            self.tailer.await_events(self.clock.now());
         }
         if self.config.partial == Partial::Send {
             self.tailer.flush_at_end();
@@ -363,10 +370,9 @@ impl Loop {
             info!(events = stats.read_events, acked = stats.acked_events, ?took, "all delivered, stopped");
             return Ok(Exit::Clean);
         }
-        let waiting = stats.read_events.saturating_sub(stats.acked_events);
         warn!(
             unread_bytes = gauges.unread_bytes,
-            unacknowledged_events = waiting,
+            unacknowledged_events = gauges.pending_events,
             saved = is_saved,
             ?took,
             "stopped at the deadline; the next start goes on from the first unacknowledged byte"
@@ -388,7 +394,20 @@ impl Loop {
                     "behind": source.size.saturating_sub(acknowledged), "generation": source.generation,
                     "device": source.identity.device, "inode": source.identity.inode,
                     "birth_time_ns": source.identity.birth_time_ns, "open": source.file.is_some(),
-                    "outstanding": source.ledger.num_outstanding(), "partition": source.partition,
+                    "outstanding": source.ledger.num_outstanding(), "pending": source.tally.num_pending(),
+                    "topic": self.tailer.topic(source.input), "partition": source.partition,
+                })
+            })
+            .collect();
+        let topics: Vec<_> = gauges
+            .topics
+            .iter()
+            .map(|topic| {
+                let stalled: Vec<_> =
+                    topic.stalled.iter().map(|(at, broker)| json!({"partition": at, "broker": broker})).collect();
+                json!({
+                    "topic": topic.name, "partitions": topic.num_partitions, "inflight_bytes": topic.inflight_bytes,
+                    "blocked": topic.blocked, "stalled": stalled,
                 })
             })
             .collect();
@@ -401,7 +420,7 @@ impl Loop {
             .collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "data_dir": self.config.data_dir,
-            "topic": self.config.topic, "blocked": gauges.blocked,
+            "blocked": gauges.blocked, "topics": topics,
             "unread_bytes": gauges.unread_bytes, "inflight_bytes": gauges.inflight_bytes,
             "open_files": gauges.open_files, "ignored_files": gauges.ignored_files,
             "lost_bytes": self.tailer.stats().lost_bytes, "last_given_up": given_up, "sources": sources,

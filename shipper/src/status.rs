@@ -122,12 +122,15 @@ impl Health for Board {
             ("shipper_invalid_utf8_events_total", stats.invalid_utf8_events),
             ("shipper_nul_bytes_skipped_total", stats.nul_bytes_skipped),
             ("shipper_rewinds_total", stats.rewinds),
+            ("shipper_rotation_splits_total", stats.rotation_splits),
             ("shipper_checkpoint_corrupt_total", stats.corrupt_checkpoints),
             ("shipper_checkpoint_errors_total", facts.gauges.checkpoint_errors),
         ];
         for (name, value) in totals {
             metrics::counter!(name).absolute(value);
         }
+        // With the counters, so that read = acknowledged + pending + dropped at every scrape.
+        metrics::gauge!("shipper_pending_events").set(facts.gauges.pending_events as f64);
         for (reason, bytes) in lost_bytes {
             metrics::counter!("shipper_lost_bytes_total", "reason" => *reason).absolute(*bytes);
         }
@@ -165,6 +168,15 @@ impl Health for Board {
         ];
         for (name, help, value) in values {
             series.set(name, help, &[], value as f64);
+        }
+        for topic in &gauges.topics {
+            let is_so = !topic.blocked.is_empty();
+            series.set(
+                "shipper_topic_blocked",
+                "1 while records to this topic do not flow; /status says why",
+                &[("topic", &topic.name)],
+                f64::from(u8::from(is_so)),
+            );
         }
         for reason in BLOCKED_REASONS {
             let is_so = gauges.blocked.contains(&reason);

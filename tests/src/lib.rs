@@ -20,6 +20,7 @@ pub mod rig;
 pub mod scratch;
 pub mod servers;
 pub mod stack;
+pub mod topic_rig;
 pub mod demo;
 pub mod wait;
 pub mod writer;

@@ -410,6 +410,22 @@ impl Shipper {
         self.wait_metric("shipper_blocked", &[&label], Duration::from_secs(30), |is_so| is_so == 1.0).map(|_| ())
     }
 
+    /// Fails unless, in one scrape, the events read are those acknowledged, pending and dropped. Returns them.
+    ///
+    /// # Errors
+    ///
+    /// If `/metrics` does not answer.
+    pub fn check_counts(&self) -> Result<f64> {
+        self.status()?;
+        let text = self.metrics()?;
+        let of = |name: &str| http::metric(&text, name, &[]).unwrap_or(0.0);
+        let [read, acked] = ["read", "acked"].map(|what| of(&format!("shipper_{what}_events_total")));
+        let (pending, dropped) = (of("shipper_pending_events"), of("shipper_dropped_events_total"));
+        let told = format!("{read} read, {acked} acknowledged, {pending} pending, {dropped} dropped");
+        ensure!(read == acked + pending + dropped, "the counters do not add up: {told}");
+        Ok(read)
+    }
+
     /// # Errors
     ///
     /// If `/status` does not answer.

@@ -8,8 +8,8 @@ use millrace_tests::kafka::{self, Kafka, KafkaClient};
 use millrace_tests::process::{Launch, built};
 use millrace_tests::proxy::{Mode, Proxy};
 use millrace_tests::rig::{LIMIT, Rig, Shipper};
-use millrace_tests::wait;
 use millrace_tests::writer::{Format, Traffic};
+use millrace_tests::{topic_rig, wait};
 
 fn proxied(name: &str, num_partitions: i32) -> Result<(Rig, Kafka, Proxy)> {
     let (kafka, proxy) = Kafka::start_behind_proxy(&kafka::Options::default())?;
@@ -139,4 +139,17 @@ fn p17_closed_port_for_two_minutes() -> Result<()> {
     rig.wait_until_whole(Duration::from_secs(15))?;
     shipper.stop()?;
     rig.check_sent_once()
+}
+
+#[test]
+fn p14_four_producers_over_ten_minutes_of_elections() -> Result<()> {
+    let num_repeated = topic_rig::p14_elections("p14", 4, 120, Duration::from_secs(5))?;
+    println!("{num_repeated} records came more than once");
+    Ok(())
+}
+
+#[test]
+fn p19_five_minutes_without_the_right_to_write_hold_only_one_topic() -> Result<()> {
+    let (kafka, addr) = Kafka::start_guarded(&kafka::Options::default())?;
+    topic_rig::p19_without_rights(&kafka, addr, "p19", Duration::from_secs(300))
 }

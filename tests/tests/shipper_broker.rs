@@ -135,6 +135,8 @@ fn t25_long_pause_of_the_broker_with_little_memory() -> Result<()> {
     let broker = Proxied::take()?;
     let mut rig = broker.rig("t25", 2)?;
     rig.set("limits", json!({"memory": "8MiB", "max_record": "4KiB"}));
+    // Every line begins an event.
+    rig.set("inputs.0.multiline", json!({"start": "^mr~"}));
     let mut shipper = rig.start()?;
     rig.append("app.log", rig.lines("app.log", 0..5000))?;
     rig.wait_for_records(1)?;

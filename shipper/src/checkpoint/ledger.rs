@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::frame::assemble::{Open, Resume};
+
 /// Names a record of one ledger. Never reused within the life of the ledger, so a late delivery report cannot settle a
 /// record that was sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +19,7 @@ enum State {
 #[derive(Debug)]
 struct Entry {
     end: u64,
+    open: Open,
     num_bytes: u32,
     state: State,
 }
@@ -28,20 +31,51 @@ struct Entry {
 #[derive(Debug)]
 pub struct PositionLedger {
     acknowledged: u64,
+    /// The events that were open there.
+    open: Open,
     first: u64,
     entries: VecDeque<Entry>,
     num_outstanding: usize,
     has_failed: bool,
+    num_acknowledged: u64,
 }
 
 impl PositionLedger {
-    pub fn new(position: u64) -> Self {
-        Self { acknowledged: position, first: 0, entries: VecDeque::new(), num_outstanding: 0, has_failed: false }
+    pub fn new(position: u64, open: Open) -> Self {
+        Self {
+            acknowledged: position,
+            open,
+            first: 0,
+            entries: VecDeque::new(),
+            num_outstanding: 0,
+            has_failed: false,
+            num_acknowledged: 0,
+        }
     }
 
     /// Everything before this position has been acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    /// Where to go on after what has been acknowledged.
+    pub fn resume(&self) -> Resume {
+        Resume { covered: self.acknowledged, open: self.open }
+    }
+
+    /// Sets the events that are open at the position, before anything was sent from there.
+    pub fn reopen(&mut self, open: Open) {
+        self.open = open;
+    }
+
+    /// The records of that prefix, over the life of the ledger.
+    pub fn num_acknowledged(&self) -> u64 {
+        self.num_acknowledged
+    }
+
+    /// Records that were acknowledged although one before them was not.
+    pub fn num_acknowledged_behind(&self) -> u64 {
+        self.entries.iter().filter(|e| e.num_bytes > 0 && e.state == State::Acknowledged).count() as u64
     }
 
     pub fn num_outstanding(&self) -> usize {
@@ -58,17 +92,19 @@ impl PositionLedger {
         Sequence(self.first + self.entries.len() as u64)
     }
 
-    /// Notes that a record of `num_bytes` ending at `end` was handed to the producer. Records come in file order.
-    pub fn sent(&mut self, end: u64, num_bytes: u32) -> Sequence {
+    /// Notes that a record of `num_bytes` was handed to the producer: it ends at `after.covered`, where the events
+    /// `after.open` are open. Records come in file order.
+    pub fn sent(&mut self, after: Resume, num_bytes: u32) -> Sequence {
+        let Resume { covered: end, open } = after;
         debug_assert!(end > self.entries.back().map_or(self.acknowledged, |last| last.end));
-        self.entries.push_back(Entry { end, num_bytes, state: State::Outstanding });
+        self.entries.push_back(Entry { end, open, num_bytes, state: State::Outstanding });
         self.num_outstanding += 1;
         Sequence(self.first + self.entries.len() as u64 - 1)
     }
 
-    /// Notes that the bytes up to `end` make no record: nothing is awaited for them.
-    pub fn skipped(&mut self, end: u64) {
-        let sequence = self.sent(end, 0);
+    /// Notes that the bytes up to `after.covered` make no record: nothing is awaited for them.
+    pub fn skipped(&mut self, after: Resume) {
+        let sequence = self.sent(after, 0);
         self.settle(sequence, true);
     }
 
@@ -84,6 +120,8 @@ impl PositionLedger {
         while self.entries.front().is_some_and(|e| e.state == State::Acknowledged) {
             if let Some(entry) = self.entries.pop_front() {
                 self.acknowledged = entry.end;
+                self.open = entry.open;
+                self.num_acknowledged += u64::from(entry.num_bytes > 0);
                 self.first += 1;
             }
         }
@@ -114,11 +152,16 @@ mod tests {
     struct Model {
         records: Vec<(u64, Sequence, Option<bool>)>,
         floor: u64,
+        num_before: u64,
     }
 
     impl Model {
         fn acknowledged(&self) -> u64 {
             self.records.iter().take_while(|r| r.2 == Some(true)).last().map_or(self.floor, |r| r.0)
+        }
+
+        fn num_acknowledged(&self) -> u64 {
+            self.num_before + self.records.iter().take_while(|r| r.2 == Some(true)).count() as u64
         }
     }
 
@@ -127,14 +170,14 @@ mod tests {
         fn acknowledged_is_the_end_of_the_settled_prefix(
             steps in prop::collection::vec((0..4u8, any::<prop::sample::Index>(), any::<bool>(), 1..50u64), 1..200),
         ) {
-            let mut ledger = PositionLedger::new(100);
+            let mut ledger = PositionLedger::new(100, Open::default());
             let mut model = Model { floor: 100, ..Default::default() };
             let mut end = 100;
             for (step, pick, ok, length) in steps {
                 match step {
                     0 | 1 => {
                         end += length;
-                        let sequence = ledger.sent(end, length as u32);
+                        let sequence = ledger.sent(Resume::at(end), length as u32);
                         prop_assert!(model.records.iter().all(|r| r.1 != sequence));
                         model.records.push((end, sequence, None));
                     }
@@ -149,6 +192,7 @@ mod tests {
                         let rewound = ledger.rewind();
                         prop_assert_eq!(rewound, settled.then(|| model.acknowledged()));
                         if settled {
+                            model.num_before = model.num_acknowledged();
                             model.floor = model.acknowledged();
                             end = model.floor;
                             model.records.clear();
@@ -156,6 +200,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(ledger.acknowledged(), model.acknowledged());
+                prop_assert_eq!(ledger.num_acknowledged(), model.num_acknowledged());
                 prop_assert_eq!(ledger.num_outstanding(), model.records.iter().filter(|r| r.2.is_none()).count());
                 prop_assert_eq!(ledger.has_failed(), model.records.iter().any(|r| r.2 == Some(false)));
             }
@@ -164,11 +209,11 @@ mod tests {
 
     #[test]
     fn a_late_report_of_a_record_sent_before_a_rewind_changes_nothing() {
-        let mut ledger = PositionLedger::new(0);
-        let old = ledger.sent(10, 10);
+        let mut ledger = PositionLedger::new(0, Open::default());
+        let old = ledger.sent(Resume::at(10), 10);
         assert_eq!(ledger.settle(old, false), Some(10));
         assert_eq!(ledger.rewind(), Some(0));
-        ledger.sent(10, 10);
+        ledger.sent(Resume::at(10), 10);
         assert_eq!(ledger.settle(old, true), None);
         assert_eq!(ledger.acknowledged(), 0);
     }

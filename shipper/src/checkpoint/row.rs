@@ -3,6 +3,7 @@
 use millrace_common::record::{SourceId, fingerprint};
 use serde::{Deserialize, Serialize};
 
+use crate::frame::assemble::Open;
 use crate::read::Identity;
 
 /// One source in the checkpoint. Positions are byte offsets.
@@ -19,6 +20,15 @@ pub struct Row {
     pub generation: u32,
     pub size: u64,
     pub acknowledged: u64,
+    /// Of the events that are open at `acknowledged`, how many bytes before it each begins, by stream.
+    #[serde(default, skip_serializing_if = "is_none_open")]
+    pub open: Open,
+    /// Bytes of the file before this one that belong to its first events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carry: Option<Carry>,
+    /// Its last bytes belong to the first events of the file after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Carried>,
     /// No record that starts at or after this position was ever produced.
     pub horizon: u64,
     pub prefix: Print,
@@ -29,6 +39,28 @@ pub struct Row {
     pub boundaries: Vec<u64>,
     /// When a scan last found the file, milliseconds since the epoch.
     pub last_seen_ms: i64,
+}
+
+fn is_none_open(open: &Open) -> bool {
+    *open == Open::default()
+}
+
+/// An event that begins in one file and goes on in the next, seen from where it ends: it begins with the bytes
+/// `start..end` of `from`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carry {
+    pub from: SourceId,
+    pub start: u64,
+    pub end: u64,
+}
+
+/// The same, seen from where it begins: the records of `to` have the bytes before `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    pub to: SourceId,
+    pub end: u64,
+    /// Those records are acknowledged.
+    pub is_settled: bool,
 }
 
 /// Fingerprint of the first `length` bytes of a file.
@@ -174,6 +206,9 @@ mod tests {
             generation: 1,
             size: 100,
             acknowledged: 90,
+            open: [0, 7],
+            carry: Some(Carry { from: SourceId::from_u64(1), start: 2, end: 3 }),
+            carried: Some(Carried { to: SourceId::from_u64(4), end: 100, is_settled: true }),
             horizon: 4096,
             prefix: Print::of(b"hello"),
             guard: Guard::new(95, b"0123456789"),

@@ -323,6 +323,9 @@ mod tests {
         use crate::checkpoint::row::{Guard, Print};
         let identity = crate::read::Identity { device: 1, inode: 2, birth_time_ns: 3 };
         let row = Row {
+            open: [0; 2],
+            carry: None,
+            carried: None,
             source: millrace_common::record::SourceId::from_u64(1),
             input: "app".into(),
             path: "/a".into(),

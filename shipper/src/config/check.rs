@@ -1,14 +1,16 @@
 //! From settings as written to checked ones, every fault at once.
 
-use encoding_rs::Encoding;
+use std::sync::Arc;
+
 use millrace_common::config::{Faults, HumanDuration};
 use millrace_common::kafka::{self, Role};
 use millrace_common::telemetry::admin;
 
-use super::Config;
-use super::raw::{Raw, RawInput, RawLimits};
+use super::raw::{InputFormat, Raw, RawInput, RawLimits};
+use super::{Config, content, framing};
 use crate::discover::scan::{PatternError, Patterns};
 use crate::encode::own_fields::{self, Field};
+use crate::encode::path_fields::{InputFields, PathRule};
 use crate::tail::InputSettings;
 use crate::tail::hold::HoldLimits;
 
@@ -22,6 +24,7 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
     }
     let mut inputs: Vec<InputSettings> = Vec::new();
     let mut patterns = Vec::new();
+    let mut topics: Vec<String> = Vec::new();
     for (i, input) in raw.inputs.into_iter().enumerate() {
         let id = input.id.clone().unwrap_or_else(|| format!("input-{i}"));
         if inputs.iter().any(|other| other.id == id) {
@@ -29,15 +32,19 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
             faults.at(&format!("inputs[{i}].id")).add(format!("`{id}` is the name of another input too"), remedy);
         }
         patterns.extend(check_patterns(i, &input, faults));
-        let encoding = check_encoding(i, &input, faults);
-        let ignore_older = input.ignore_older.map(HumanDuration::duration);
+        let topic = check_input_topic(i, &input, raw.kafka.topic.as_deref(), &mut topics, faults);
+        let framing = Arc::new(framing::check(i, &input, raw.limits.memory.bytes(), faults));
+        let content = content::check(&format!("inputs[{i}]"), framing::content(&input), &input, faults);
         let fields = check_fields(i, &input, faults);
-        inputs.push(InputSettings { id, format: input.format, encoding, fields, ignore_older });
+        let ignore_older = input.ignore_older.map(HumanDuration::duration);
+        inputs.push(InputSettings { id, topic, content, framing, fields, ignore_older });
     }
     for fault in kafka::check(Role::Producer, &raw.kafka.brokers, &raw.kafka.options) {
         faults.at(&format!("kafka.{}", fault.path)).add(fault.what, fault.remedy);
     }
-    check_topic(&raw.kafka.topic, faults);
+    if let Some(topic) = &raw.kafka.topic {
+        check_topic("kafka.topic", topic, faults);
+    }
     check_limits(&raw.limits, faults);
     if let Err(what) = admin::check_listen(&raw.admin.listen) {
         faults.at("admin.listen").add(what, "write host:port, for example 127.0.0.1:9640");
@@ -46,7 +53,7 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
         inputs,
         patterns,
         brokers: raw.kafka.brokers,
-        topic: raw.kafka.topic,
+        topics,
         options: raw.kafka.options,
         memory: raw.limits.memory.bytes(),
         max_record: raw.limits.max_record.bytes() as usize,
@@ -95,45 +102,75 @@ fn check_patterns(i: usize, input: &RawInput, faults: &mut Faults) -> Option<Pat
     None
 }
 
-fn check_encoding(i: usize, input: &RawInput, faults: &mut Faults) -> &'static Encoding {
-    let Some(label) = &input.encoding else { return encoding_rs::UTF_8 };
-    let path = format!("inputs[{i}].encoding");
-    match Encoding::for_label_no_replacement(label.as_bytes()) {
-        Some(encoding) if encoding == encoding_rs::UTF_16LE || encoding == encoding_rs::UTF_16BE => {
-            let remedy = "have the application write UTF-8, or one of the encodings that keep line ends as they are";
-            faults.at(&path).add("UTF-16 is not read yet", remedy);
-            encoding
-        }
-        Some(encoding) => encoding,
-        None => {
-            let remedy =
-                "use a label of the WHATWG standard, for example utf-8, euc-kr, shift_jis, gb18030, windows-1252";
-            faults.at(&path).add(format!("`{label}` is not an encoding"), remedy);
-            encoding_rs::UTF_8
-        }
-    }
-}
-
-fn check_fields(i: usize, input: &RawInput, faults: &mut Faults) -> Vec<Field> {
+fn check_fields(i: usize, input: &RawInput, faults: &mut Faults) -> InputFields {
     let mut flat = Vec::new();
     for (path, value) in &input.fields {
         value.flatten(path, &mut flat);
     }
-    let fields: Vec<_> =
-        flat.into_iter().map(|(path, value)| Field { path, value, overwrite: input.overwrite }).collect();
-    if let Err(fault) = own_fields::check(&fields) {
-        let remedy = "choose another field name";
-        faults.at(&format!("inputs[{i}].fields")).add(fault.to_string(), remedy);
+    let overwrite = input.overwrite;
+    let constants: Vec<_> = flat.into_iter().map(|(path, value)| Field { path, value, overwrite }).collect();
+    let remedy = "choose another field name";
+    let are_constants_sound = match own_fields::check(&constants) {
+        Ok(()) => true,
+        Err(fault) => {
+            faults.at(&format!("inputs[{i}].fields")).add(fault.to_string(), remedy);
+            false
+        }
+    };
+    // Files of a container runtime are most often those of a kubelet.
+    let is_usual = matches!(input.format, InputFormat::Cri | InputFormat::Docker);
+    let is_expected = input.kubernetes == Some(true);
+    let mut from_path = Vec::new();
+    if input.kubernetes.unwrap_or(is_usual) {
+        from_path.push(PathRule::kubernetes(overwrite, is_expected));
+    }
+    let place = format!("inputs[{i}].path_fields");
+    match input.path_fields.as_deref().map(|expression| PathRule::new(expression, overwrite)) {
+        Some(Ok(rule)) => from_path.push(rule),
+        Some(Err(cause)) => framing::bad_expression(&place, &cause, faults),
+        None => {}
+    }
+    let fields = InputFields { constants, from_path };
+    if are_constants_sound && let Err(fault) = own_fields::check(&fields.all()) {
+        faults.at(&place).add(fault.to_string(), remedy);
     }
     fields
 }
 
-fn check_topic(topic: &str, faults: &mut Faults) {
+/// The place of the input's topic in `topics`.
+fn check_input_topic(
+    i: usize,
+    input: &RawInput,
+    common: Option<&str>,
+    topics: &mut Vec<String>,
+    faults: &mut Faults,
+) -> usize {
+    let path = format!("inputs[{i}].topic");
+    if let Some(topic) = &input.topic {
+        check_topic(&path, topic, faults);
+    }
+    let Some(topic) = input.topic.as_deref().or(common) else {
+        faults.at(&path).add("is missing", "name the topic here, or one for all inputs in kafka.topic");
+        return 0;
+    };
+    topics.iter().position(|known| known == topic).unwrap_or_else(|| {
+        topics.push(topic.to_owned());
+        topics.len() - 1
+    })
+}
+
+fn check_topic(path: &str, topic: &str, faults: &mut Faults) {
+    if topic.contains(['%', '{']) {
+        let what = format!("`{topic}` is not a topic name: no topic is taken from a field");
+        return faults
+            .at(path)
+            .add(what, "write the name, and give files that go elsewhere an entry with inputs[].topic");
+    }
     // Kafka's own rule: org.apache.kafka.common.internals.Topic.
     let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(is_legal) {
         let remedy = "use letters, digits, `.`, `_` and `-`, 249 at most";
-        faults.at("kafka.topic").add(format!("`{topic}` is not a topic name"), remedy);
+        faults.at(path).add(format!("`{topic}` is not a topic name"), remedy);
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod raw;
 mod check;
+mod framing;
+mod content;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,7 +22,8 @@ pub struct Config {
     pub inputs: Vec<InputSettings>,
     pub patterns: Vec<Patterns>,
     pub brokers: Vec<String>,
-    pub topic: String,
+    /// Each once; inputs name theirs by its place.
+    pub topics: Vec<String>,
     pub options: Options,
     pub memory: u64,
     pub max_record: usize,
@@ -84,7 +87,7 @@ mod tests {
             Setting::one("--topic", "kafka.topic", "logs"),
             Setting::one("--data-dir", "data_dir", "/d"),
         ];
-        assert_eq!(load("command line", "", &flags, &|_| None).unwrap().topic, "logs");
+        assert_eq!(load("command line", "", &flags, &|_| None).unwrap().topics, ["logs"]);
     }
 
     #[test]
@@ -100,12 +103,35 @@ mod tests {
     }
 
     #[test]
+    fn an_input_has_a_topic_of_its_own_or_the_common_one() {
+        let text = "inputs:\n  - {paths: [/a]}\n  - {paths: [/b], topic: audit}\n  - {paths: [/c], topic: logs}\nkafka:\n  brokers: ['k:9092']\n  topic: logs\ndata_dir: /d\n";
+        let config = load("shipper.yaml", text, &[], &|_| None).unwrap();
+        let topics: Vec<_> = config.inputs.iter().map(|input| config.topics[input.topic].as_str()).collect();
+        assert_eq!((topics, config.topics.len()), (vec!["logs", "audit", "logs"], 2));
+        let without_common = text.replace("  topic: logs\n", "");
+        let fault = faults(&without_common);
+        assert!(fault.starts_with("shipper.yaml:2:5: inputs[0].topic: is missing"), "{fault}");
+        let named = without_common.replace("{paths: [/a]}", "{paths: [/a], topic: web}");
+        assert_eq!(load("shipper.yaml", &named, &[], &|_| None).unwrap().topics, ["web", "audit", "logs"]);
+    }
+
+    #[test]
+    fn o16_a_topic_is_not_taken_from_a_field() {
+        for topic in ["logs-%{service}", "logs-{service.name}", "%{[app]}"] {
+            let fault = faults(&GOOD.replace("topic: logs", &format!("topic: '{topic}'")));
+            assert!(fault.starts_with("shipper.yaml:2:37: kafka.topic: "), "{fault}");
+            assert!(fault.contains("no topic is taken from a field") && fault.contains("inputs[].topic"), "{fault}");
+            let fault = faults(&GOOD.replace("{paths", &format!("{{topic: '{topic}', paths")));
+            assert!(fault.starts_with("shipper.yaml:1:18: inputs[0].topic: "), "{fault}");
+        }
+    }
+
+    #[test]
     fn an_encoding_is_known_and_keeps_line_ends() {
         let with = |label: &str| GOOD.replace("{paths", &format!("{{encoding: {label}, paths"));
         let config = load("shipper.yaml", &with("EUC-KR"), &[], &|_| None).unwrap();
-        assert_eq!(config.inputs[0].encoding, encoding_rs::EUC_KR);
+        assert_eq!(config.inputs[0].framing.encoding, encoding_rs::EUC_KR);
         assert!(faults(&with("klingon")).contains("`klingon` is not an encoding"));
-        assert!(faults(&with("utf-16")).contains("UTF-16 is not read yet"));
     }
 
     #[test]

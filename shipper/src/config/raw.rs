@@ -10,6 +10,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::encode::Format;
+use crate::encode::typing::FieldType;
+use crate::frame::multiline::Preset;
 
 /// Settings of the shipper.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -39,13 +41,35 @@ pub(super) struct Raw {
 pub(super) struct RawInput {
     /// Name of the input, for status and logs.
     pub(super) id: Option<String>,
+    /// Topic to produce to. Default: `kafka.topic`.
+    pub(super) topic: Option<String>,
     /// Absolute patterns: `*` and `?` stay within a folder, `**` crosses folders.
     pub(super) paths: Vec<String>,
     /// Patterns of paths or names to leave out.
     #[serde(default)]
     pub(super) exclude: Vec<String>,
     #[serde(default)]
-    pub(super) format: Format,
+    pub(super) format: InputFormat,
+    /// Of `cri` and `docker`: how the lines that the application wrote are read.
+    pub(super) content: Option<Format>,
+    /// Several lines that are one event.
+    pub(super) multiline: Option<RawMultiline>,
+    /// Regular expressions; with any, only events that match one of them are sent.
+    #[serde(default)]
+    pub(super) include_lines: Vec<String>,
+    /// Regular expressions; events that match one of them are not sent.
+    #[serde(default)]
+    pub(super) exclude_lines: Vec<String>,
+    /// What ends a line.
+    #[serde(default)]
+    pub(super) line_end: RawLineEnd,
+    /// What a line looks like, for `pattern` as format or content.
+    pub(super) pattern: Option<RawPattern>,
+    /// Types of fields that `logfmt` or `pattern` reads, by dotted name; the others are strings.
+    #[serde(default)]
+    pub(super) types: BTreeMap<String, FieldType>,
+    /// The time of an event that `logfmt` or `pattern` reads.
+    pub(super) timestamp: Option<RawTimestamp>,
     /// Files last written longer ago are left alone, and counted. One that is written to again is read from its start.
     pub(super) ignore_older: Option<HumanDuration>,
     /// Character encoding, by a label of the WHATWG standard: `euc-kr`, `shift_jis`, `windows-1252`, … Records are UTF-8.
@@ -53,9 +77,82 @@ pub(super) struct RawInput {
     /// Fields to add to every record, by dotted name. They win over the line's own.
     #[serde(default)]
     pub(super) fields: BTreeMap<String, FieldValue>,
-    /// Whether `fields` win over fields of the line.
+    /// Regular expression of a whole path, whose named groups are fields of every record of that file. They win over `fields`.
+    pub(super) path_fields: Option<String>,
+    /// Fields of namespace, pod and container from the paths of a kubelet: `/var/log/pods` and `/var/log/containers`. Default:
+    /// with `cri` and `docker`, where a path fits.
+    pub(super) kubernetes: Option<bool>,
+    /// Whether `fields` and what the path tells win over fields of the line.
     #[serde(default = "yes")]
     pub(super) overwrite: bool,
+}
+
+/// How the lines of a file are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum InputFormat {
+    /// The line is the message.
+    #[default]
+    Text,
+    /// The line is a JSON object whose fields stand at the top level; any other line is shipped as text.
+    Json,
+    /// The line is `key=value` pairs, which become fields; any other line is shipped as text.
+    Logfmt,
+    /// The line is what `pattern` says; any other line is shipped as text.
+    Pattern,
+    /// Files of containerd and CRI-O; `content` tells what the application wrote.
+    Cri,
+    /// Files of Docker's `json-file` driver; `content` tells what the application wrote.
+    Docker,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawLineEnd {
+    /// A line feed, with or without a carriage return before it.
+    #[default]
+    Lf,
+    /// A carriage return alone.
+    Cr,
+}
+
+/// Either `start` or `preset`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMultiline {
+    /// Regular expression: a line that matches begins an event, any other goes on with the one before.
+    pub(super) start: Option<String>,
+    /// Stack traces of a language.
+    pub(super) preset: Option<Preset>,
+    /// An event that nothing was added to for so long is sent. Default: 2s.
+    pub(super) timeout: Option<HumanDuration>,
+    /// Bytes of the file that an event spans at most; what follows is an event of its own, flagged `split`. Default: 512KiB.
+    pub(super) max_bytes: Option<ByteSize>,
+}
+
+/// What a line looks like: one of `grok` and `regex`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPattern {
+    /// For example `%{COMBINEDAPACHELOG}`, or `%{IP:client.ip} %{NUMBER:seconds:float}`.
+    pub(super) grok: Option<String>,
+    /// Expressions to use in `grok` by name, besides those built in.
+    #[serde(default)]
+    pub(super) definitions: BTreeMap<String, String>,
+    /// Regular expression whose named groups are fields: `(?P<http.status>[0-9]+)`.
+    pub(super) regex: Option<String>,
+}
+
+/// Which field tells the time of an event, and how.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTimestamp {
+    /// Default: `timestamp` of a pattern, `ts` or `time` of logfmt.
+    pub(super) field: Option<String>,
+    /// As for `strptime`, for example `%d/%b/%Y:%H:%M:%S %z`. Default: ISO 8601, an epoch, or the times of access logs and syslog.
+    pub(super) format: Option<String>,
+    /// Of times that tell none: `+09:00` or `Asia/Seoul`. Default: UTC.
+    pub(super) zone: Option<String>,
 }
 
 /// A constant in `fields`.
@@ -95,7 +192,8 @@ impl FieldValue {
 pub(super) struct RawKafka {
     /// Bootstrap servers, `host:port`.
     pub(super) brokers: Vec<String>,
-    pub(super) topic: String,
+    /// Topic of the inputs that name none of their own.
+    pub(super) topic: Option<String>,
     /// librdkafka options by name. Those that would break delivery are refused.
     #[serde(default)]
     pub(super) options: Options,

@@ -14,6 +14,7 @@ enum Node<'a> {
     /// Only where a key is there twice inside; others are copied.
     Array(Vec<Node<'a>>),
     Own(&'a Own),
+    Text(&'a str),
 }
 
 type Members<'a> = Vec<(Cow<'a, str>, Node<'a>)>;
@@ -34,6 +35,11 @@ pub fn encode(value: Value<'_, '_>, line: Line<'_>, own: &OwnFields, out: &mut V
     if members.iter().any(|(name, node)| name == "original" && !matches!(node, Node::Object(_))) {
         move_out(&mut members, "original", &mut moved);
     }
+    if let Some(wrapper) = line.wrapper {
+        let stream = [Leaf { path: "stream".to_owned(), yields: false }];
+        separate(&mut members, "", &stream, &mut moved, &mut yielded);
+        members.push((Cow::Borrowed("stream"), Node::Text(wrapper.stream)));
+    }
     separate(&mut members, "", &own.leaves, &mut moved, &mut yielded);
     add_own(&mut members, &own.tree, "", &yielded);
     if !moved.is_empty() {
@@ -43,7 +49,7 @@ pub fn encode(value: Value<'_, '_>, line: Line<'_>, own: &OwnFields, out: &mut V
     out.push(b'{');
     if !has_time {
         out.extend_from_slice(b"\"@timestamp\":\"");
-        timestamp::write(out, line.read_time_ms);
+        line.write_time(out);
         out.push(b'"');
     }
     write_members(&members, line.offset, flags, has_time, out);
@@ -92,8 +98,10 @@ fn separate<'a>(
     for (name, mut node) in members.drain(..) {
         let path = if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") };
         let is_inside = |leaf: &Leaf| leaf.path.strip_prefix(&path).is_some_and(|rest| rest.starts_with('.'));
+        let is_below = |leaf: &Leaf| path.strip_prefix(&leaf.path).is_some_and(|rest| rest.starts_with('.'));
         let is_object = matches!(node, Node::Object(_));
-        let met: Vec<_> = leaves.iter().filter(|leaf| leaf.path == path || (!is_object && is_inside(leaf))).collect();
+        let meets = |leaf: &Leaf| leaf.path == path || is_below(leaf) || (!is_object && is_inside(leaf));
+        let met: Vec<_> = leaves.iter().filter(|leaf| meets(leaf)).collect();
         if !met.is_empty() {
             if met.iter().all(|leaf| leaf.yields) {
                 yielded.extend(met.iter().map(|leaf| leaf.path.clone()));
@@ -175,6 +183,7 @@ fn write_members(members: &Members<'_>, offset: u64, flags: Flags, mut is_first:
 
 fn write_node(node: &Node<'_>, offset: u64, flags: Flags, out: &mut Vec<u8>) {
     match node {
+        Node::Text(text) => write_string(out, text),
         Node::Raw(raw) => out.extend_from_slice(raw.as_bytes()),
         Node::Own(Own::Raw(raw)) => out.extend_from_slice(raw.as_bytes()),
         Node::Own(Own::Offset) => out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes()),

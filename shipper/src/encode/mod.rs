@@ -1,8 +1,14 @@
 //! Wraps an event into its JSON record. Never fails on a bad line: it ships the bytes as text and flags them.
 
+pub mod event_time;
+pub mod logfmt;
 pub mod merge;
 pub mod own_fields;
+pub mod path_fields;
+pub mod pattern;
+mod splice;
 pub mod timestamp;
+pub mod typing;
 
 use std::borrow::Cow;
 
@@ -11,7 +17,9 @@ use millrace_common::json::{self, Parser};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use self::logfmt::Logfmt;
 use self::own_fields::{Meeting, OwnFields};
+use self::pattern::Pattern;
 
 /// How an input's lines are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -22,6 +30,47 @@ pub enum Format {
     Text,
     /// The line is a JSON object whose fields stand at the top level; any other line is shipped as text.
     Json,
+    /// The line is `key=value` pairs, which become fields; any other line is shipped as text.
+    Logfmt,
+    /// The line is what `pattern` says; any other line is shipped as text.
+    Pattern,
+}
+
+/// A [`Format`] with all that reading it needs.
+#[derive(Clone, Debug, Default)]
+pub enum Content {
+    #[default]
+    Text,
+    Json,
+    Logfmt(Logfmt),
+    Pattern(Box<Pattern>),
+}
+
+impl Content {
+    pub fn is_text(&self) -> bool {
+        matches!(self, Self::Text)
+    }
+
+    /// The JSON object that a line is, or is made into in `buffer`. It may still turn out not to be one.
+    fn object<'a>(&mut self, text: &'a str, read_time_ms: i64, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+        buffer.clear();
+        let is_read = match self {
+            Self::Text => false,
+            Self::Json => return Some(text.as_bytes()),
+            Self::Logfmt(logfmt) => logfmt.write_object(text, read_time_ms, buffer),
+            Self::Pattern(pattern) => pattern.write_object(text, read_time_ms, buffer),
+        };
+        is_read.then_some(buffer)
+    }
+
+    /// What a line is flagged with that is shipped as text although it should not be.
+    fn fallback(&self) -> Flags {
+        match self {
+            Self::Text => Flags::NONE,
+            Self::Json => Flags::NOT_JSON,
+            Self::Logfmt(_) | Self::Pattern(_) => Flags::UNPARSED,
+        }
+    }
 }
 
 /// What was done to a record, for `log.flags`.
@@ -39,8 +88,10 @@ impl Flags {
     pub const MULTILINE: Self = Self(32);
     /// The event is a part of what belongs together.
     pub const SPLIT: Self = Self(64);
+    /// The line is not what `format: logfmt` or `pattern` says.
+    pub const UNPARSED: Self = Self(128);
 
-    const NAMES: [(Self, &'static str); 7] = [
+    const NAMES: [(Self, &'static str); 8] = [
         (Self::TRUNCATED, "truncated"),
         (Self::PARTIAL, "partial"),
         (Self::INVALID_UTF8, "invalid_utf8"),
@@ -48,6 +99,7 @@ impl Flags {
         (Self::DUPLICATE_KEY, "duplicate_key"),
         (Self::MULTILINE, "multiline"),
         (Self::SPLIT, "split"),
+        (Self::UNPARSED, "unparsed"),
     ];
 
     pub fn contains(self, other: Self) -> bool {
@@ -86,6 +138,24 @@ pub struct Line<'a> {
     pub wrapper: Option<Wrapper<'a>>,
 }
 
+impl Line<'_> {
+    /// Appends the time of a line that tells none itself.
+    fn write_time(&self, out: &mut Vec<u8>) {
+        match self.wrapper.filter(|wrapper| timestamp::is_iso(wrapper.time)) {
+            Some(wrapper) => out.extend_from_slice(wrapper.time.as_bytes()),
+            None => timestamp::write(out, self.read_time_ms),
+        }
+    }
+
+    /// Appends the member `stream` of a wrapped line, with a comma before.
+    fn write_stream(&self, out: &mut Vec<u8>) {
+        if let Some(wrapper) = self.wrapper {
+            out.extend_from_slice(b",\"stream\":");
+            json::write_string(out, wrapper.stream);
+        }
+    }
+}
+
 /// What a container runtime says of a line: when it was written, RFC 3339, and to which stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wrapper<'a> {
@@ -97,7 +167,9 @@ pub struct Wrapper<'a> {
 /// Encodes records, keeping its buffers between them.
 pub struct Encoder {
     parser: Parser,
-    format: Format,
+    content: Content,
+    /// The object that a line was made into.
+    object: Vec<u8>,
     /// Of the lines; `None` for UTF-8.
     encoding: Option<&'static Encoding>,
 }
@@ -106,9 +178,9 @@ impl Encoder {
     /// Deeper objects are shipped as text: no index takes them, and every consumer must be able to read a record.
     const MAX_DEPTH: usize = 500;
 
-    pub fn new(format: Format, encoding: &'static Encoding) -> Self {
+    pub fn new(content: Content, encoding: &'static Encoding) -> Self {
         let encoding = (encoding != encoding_rs::UTF_8).then_some(encoding);
-        Self { parser: Parser::with_max_depth(Self::MAX_DEPTH), format, encoding }
+        Self { parser: Parser::with_max_depth(Self::MAX_DEPTH), content, object: Vec::new(), encoding }
     }
 
     /// Replaces `out` with the record of `line` and returns all its flags. What would exceed `max_record` is cut.
@@ -119,21 +191,20 @@ impl Encoder {
             line.flags |= Flags::INVALID_UTF8;
         }
         out.clear();
-        if self.format == Format::Json {
-            let is_whole = !line.flags.contains(Flags::TRUNCATED) && !line.flags.contains(Flags::PARTIAL);
-            if is_whole
-                && let Ok(value) = self.parser.parse(text.as_bytes())
-                && value.kind() == json::Kind::Object
-            {
-                let flags = encode_object(value, line, own, out);
-                if out.len() <= line.max_record {
-                    return flags;
-                }
-                line.flags |= Flags::TRUNCATED;
-                out.clear();
+        let is_whole = !line.flags.contains(Flags::TRUNCATED) && !line.flags.contains(Flags::PARTIAL);
+        if is_whole
+            && let Some(object) = self.content.object(&text, line.read_time_ms, &mut self.object)
+            && let Ok(value) = self.parser.parse(object)
+            && value.kind() == json::Kind::Object
+        {
+            let flags = splice::encode(value, line, own, out);
+            if out.len() <= line.max_record {
+                return flags;
             }
-            line.flags |= Flags::NOT_JSON;
+            line.flags |= Flags::TRUNCATED;
+            out.clear();
         }
+        line.flags |= self.content.fallback();
         self.encode_text(&text, line, own, out)
     }
 
@@ -149,22 +220,37 @@ impl Encoder {
         }
     }
 
-    fn encode_text(&self, text: &str, line: Line<'_>, own: &OwnFields, out: &mut Vec<u8>) -> Flags {
-        const TIMESTAMP_AND_NUMBERS: usize = 160;
-        let mut flags = line.flags;
-        let room = line.max_record.saturating_sub(own.len() + TIMESTAMP_AND_NUMBERS);
+    fn encode_text(&mut self, text: &str, line: Line<'_>, own: &OwnFields, out: &mut Vec<u8>) -> Flags {
+        // The longest time and stream, the offset and all flags that can come together.
+        const MEMBERS_OF_THE_LINE: usize = 224;
+        let mut line = line;
+        let room = line.max_record.saturating_sub(own.len() + MEMBERS_OF_THE_LINE);
         // An escape makes six bytes of one at most.
         let kept = if text.len() <= room / 6 { text } else { cut(text, room) };
         if kept.len() < text.len() {
-            flags |= Flags::TRUNCATED;
+            line.flags |= Flags::TRUNCATED;
+        }
+        if line.wrapper.is_some() && own.meeting("stream") != Meeting::No {
+            return self.merge_text(kept, line, own, out);
         }
         out.extend_from_slice(b"{\"@timestamp\":\"");
-        timestamp::write(out, line.read_time_ms);
+        line.write_time(out);
         out.extend_from_slice(b"\",\"message\":");
         json::write_string(out, kept);
-        own.write(out, line.offset, flags);
+        own.write(out, line.offset, line.flags);
+        line.write_stream(out);
         out.push(b'}');
-        flags
+        line.flags
+    }
+
+    /// A wrapped text whose stream meets a field of ours.
+    fn merge_text(&mut self, text: &str, line: Line<'_>, own: &OwnFields, out: &mut Vec<u8>) -> Flags {
+        self.object.clear();
+        self.object.extend_from_slice(b"{\"message\":");
+        json::write_string(&mut self.object, text);
+        self.object.push(b'}');
+        let value = self.parser.parse(&self.object).expect("an object of one string is JSON");
+        merge::encode(value, line, own, out)
     }
 }
 
@@ -184,98 +270,7 @@ fn cut(text: &str, room: usize) -> &str {
     text
 }
 
-/// Where our members go into an object of the line.
-#[derive(Clone, Copy, Default)]
-struct Splice {
-    root: usize,
-    /// Of the closing brace, relative to the record.
-    at: usize,
-    is_empty: bool,
-}
-
-/// Objects of a line that ours can be spliced into; more than these take the slow path.
-const MAX_SPLICES: usize = 8;
-
-fn encode_object(value: json::Value<'_, '_>, line: Line<'_>, own: &OwnFields, out: &mut Vec<u8>) -> Flags {
-    let mut splices = [Splice::default(); MAX_SPLICES];
-    let Some((has_time, num_splices)) = plan(value, own, &mut splices) else {
-        return merge::encode(value, line, own, out);
-    };
-    let splices = &splices[..num_splices];
-    out.push(b'{');
-    if !has_time {
-        out.extend_from_slice(b"\"@timestamp\":\"");
-        timestamp::write(out, line.read_time_ms);
-        out.push(b'"');
-    }
-    let raw = value.raw().as_bytes();
-    let inner = raw[1..raw.len() - 1].trim_ascii();
-    if !inner.is_empty() {
-        if !has_time {
-            out.push(b',');
-        }
-        // Trimming took from the front what stood between the brace and the first key.
-        let mut at = raw[1..].iter().take_while(|b| b.is_ascii_whitespace()).count() + 1;
-        let end = at + inner.len();
-        for splice in splices {
-            out.extend_from_slice(&raw[at..splice.at]);
-            if !splice.is_empty {
-                out.push(b',');
-            }
-            own.write_inner(splice.root, out, line.offset, line.flags);
-            at = splice.at;
-        }
-        out.extend_from_slice(&raw[at..end]);
-    }
-    if splices.is_empty() {
-        own.write(out, line.offset, line.flags);
-    } else {
-        for root in (0..own.num_roots()).filter(|root| splices.iter().all(|splice| splice.root != *root)) {
-            out.push(b',');
-            own.write_root(root, out, line.offset, line.flags);
-        }
-    }
-    out.push(b'}');
-    line.flags
-}
-
-/// Whether the line can be copied as it stands, with ours beside it or spliced into its objects. Returns whether it has a
-/// time of its own, and the number of splices; `None` if names collide or repeat.
-fn plan(value: json::Value<'_, '_>, own: &OwnFields, splices: &mut [Splice]) -> Option<(bool, usize)> {
-    if value.has_duplicate_keys() {
-        return None;
-    }
-    let start = value.span().start;
-    let mut has_time = false;
-    let mut num_splices = 0;
-    for (key, member) in value.members() {
-        let name = key.raw();
-        if name == "@timestamp" {
-            has_time = true;
-            if !timestamp::is_readable(member) {
-                return None;
-            }
-        } else if name.contains('\\') {
-            return None;
-        }
-        match own.meeting(name) {
-            Meeting::No => {}
-            Meeting::Object(root) if member.kind() == json::Kind::Object => {
-                let mut is_empty = true;
-                for (key, _) in member.members() {
-                    is_empty = false;
-                    if own.has_member(root, key.raw()) {
-                        return None;
-                    }
-                }
-                *splices.get_mut(num_splices)? = Splice { root, at: member.span().end - 1 - start, is_empty };
-                num_splices += 1;
-            }
-            Meeting::Object(_) | Meeting::Other => return None,
-        }
-    }
-    Some((has_time, num_splices))
-}
-
+#[cfg(test)]
+mod format_tests;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ fn own(fields: &[(&str, Value, bool)]) -> OwnFields {
     OwnFields::new(origin, &fields).unwrap()
 }
 
-fn encode(format: Format, content: &[u8], own: &OwnFields) -> (String, Flags) {
+fn encode(format: Content, content: &[u8], own: &OwnFields) -> (String, Flags) {
     let mut out = Vec::new();
     let line =
         Line { content, offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: 900 * 1024, wrapper: None };
@@ -24,7 +24,7 @@ fn encode(format: Format, content: &[u8], own: &OwnFields) -> (String, Flags) {
 }
 
 fn check(line: &str, fields: &[(&str, Value, bool)], expected: &str) {
-    let (record, _) = encode(Format::Json, line.as_bytes(), &own(fields));
+    let (record, _) = encode(Content::Json, line.as_bytes(), &own(fields));
     assert_eq!(record, expected, "{line}");
     assert!(!Parser::default().parse(record.as_bytes()).unwrap().has_duplicate_keys());
 }
@@ -33,7 +33,7 @@ const TIME: &str = r#""@timestamp":"2025-11-23T06:30:17.123Z""#;
 const OWN: &str =
     r#""host":{"name":"web-1"},"log":{"file":{"path":"/var/log/app.log"},"offset":77,"source":"0000000000000abc"}"#;
 
-fn encode_from(encoding: &'static Encoding, format: Format, content: &[u8]) -> (Value, Flags) {
+fn encode_from(encoding: &'static Encoding, format: Content, content: &[u8]) -> (Value, Flags) {
     let mut out = Vec::new();
     let line =
         Line { content, offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: 900 * 1024, wrapper: None };
@@ -44,17 +44,17 @@ fn encode_from(encoding: &'static Encoding, format: Format, content: &[u8]) -> (
 #[test]
 fn other_encodings_become_utf_8() {
     // The bytes of CP949 for these syllables, the last of which EUC-KR proper does not have.
-    let (record, flags) = encode_from(encoding_rs::EUC_KR, Format::Text, b"\xb0\xa1\xb3\xaa \x8c\x63");
+    let (record, flags) = encode_from(encoding_rs::EUC_KR, Content::Text, b"\xb0\xa1\xb3\xaa \x8c\x63");
     assert_eq!((record["message"].as_str(), flags), (Some("가나 똠"), Flags::NONE));
-    let (record, flags) = encode_from(encoding_rs::EUC_KR, Format::Json, b"{\"user\":\"\xb0\xa1\"}");
+    let (record, flags) = encode_from(encoding_rs::EUC_KR, Content::Json, b"{\"user\":\"\xb0\xa1\"}");
     assert_eq!((record["user"].as_str(), flags), (Some("가"), Flags::NONE));
-    let (record, flags) = encode_from(encoding_rs::EUC_KR, Format::Text, b"a\xff b");
+    let (record, flags) = encode_from(encoding_rs::EUC_KR, Content::Text, b"a\xff b");
     assert_eq!((record["message"].as_str(), flags), (Some("a\u{fffd} b"), Flags::INVALID_UTF8));
 }
 
 #[test]
 fn text_becomes_the_message() {
-    let (record, flags) = encode(Format::Text, b"say \"hi\"\t\x01", &own(&[("service.name", json!("shop"), true)]));
+    let (record, flags) = encode(Content::Text, b"say \"hi\"\t\x01", &own(&[("service.name", json!("shop"), true)]));
     let service = r#""service":{"name":"shop"}"#;
     assert_eq!(record, format!(r#"{{{TIME},"message":"say \"hi\"\t\u0001",{OWN},{service}}}"#));
     assert_eq!(flags, Flags::NONE);
@@ -91,6 +91,8 @@ fn objects_merge_and_equal_leaves_collide() {
         &[],
         &format!(r#"{{{TIME},"host.ip":"y",{OWN},"original":{{"host.name":"x"}}}}"#),
     );
+    let below = r#"{"host.name.x":1,"log":{"offset.y":2}}"#;
+    check(below, &[], &format!(r#"{{{TIME},{OWN},"original":{{"host.name.x":1,"log.offset.y":2}}}}"#));
     check(r#"{"host":"x"}"#, &[], &format!(r#"{{{TIME},{OWN},"original":{{"host":"x"}}}}"#));
     check(r#"{"log":{"offset":{"a":1}}}"#, &[], &format!(r#"{{{TIME},{OWN},"original":{{"log.offset":{{"a":1}}}}}}"#));
 }
@@ -125,7 +127,7 @@ fn the_operator_decides_whether_a_field_overwrites() {
 
 #[test]
 fn the_last_of_duplicate_keys_wins_and_is_flagged() {
-    let (record, flags) = encode(Format::Json, br#"{"time":1,"o":{"a":1,"a":2},"time":2}"#, &own(&[]));
+    let (record, flags) = encode(Content::Json, br#"{"time":1,"o":{"a":1,"a":2},"time":2}"#, &own(&[]));
     let log = r#""log":{"file":{"path":"/var/log/app.log"},"offset":77,"source":"0000000000000abc","flags":["duplicate_key"]}"#;
     assert_eq!(record, format!(r#"{{{TIME},"o":{{"a":2}},"time":2,"host":{{"name":"web-1"}},{log}}}"#));
     assert_eq!(flags, Flags::DUPLICATE_KEY);
@@ -134,14 +136,14 @@ fn the_last_of_duplicate_keys_wins_and_is_flagged() {
 #[test]
 fn m10_the_last_of_duplicate_keys_wins_inside_arrays() {
     let (record, _) =
-        encode(Format::Json, br#"{"l":[ {"a":1,"a":[{"b":1,"b":2}]}, 7, [{"c":1.0}] ],"m":[ 1 ]}"#, &own(&[]));
+        encode(Content::Json, br#"{"l":[ {"a":1,"a":[{"b":1,"b":2}]}, 7, [{"c":1.0}] ],"m":[ 1 ]}"#, &own(&[]));
     assert!(record.contains(r#""l":[{"a":[{"b":2}]},7,[{"c":1.0}]],"m":[ 1 ],"#), "{record}");
 }
 
 #[test]
 fn what_is_not_a_json_object_is_shipped_as_text() {
     for line in ["", "plain", "[1]", r#"{"a":NaN}"#, r#"{"a":1"#, &"[".repeat(10_000), &(r#"{"a":"#.repeat(10_000))] {
-        let (record, flags) = encode(Format::Json, line.as_bytes(), &own(&[]));
+        let (record, flags) = encode(Content::Json, line.as_bytes(), &own(&[]));
         let record: Value = serde_json::from_str(&record).unwrap();
         assert_eq!((&record["message"], &record["log"]["flags"]), (&json!(line), &json!(["not_json"])));
         assert_eq!(flags, Flags::NOT_JSON);
@@ -150,13 +152,13 @@ fn what_is_not_a_json_object_is_shipped_as_text() {
 
 #[test]
 fn invalid_bytes_are_replaced_and_what_follows_is_kept() {
-    for format in [Format::Text, Format::Json] {
+    for format in [Content::Text, Content::Json] {
         let (record, flags) = encode(format, b"Estagi\xe1rio visualizou \xff \xf0\x9f\x98", &own(&[]));
         let record: Value = serde_json::from_str(&record).unwrap();
         assert_eq!(record["message"], "Estagi\u{fffd}rio visualizou \u{fffd} \u{fffd}");
         assert!(flags.contains(Flags::INVALID_UTF8));
     }
-    let (record, _) = encode(Format::Json, b"{\"a\":\"\xff\"}", &own(&[]));
+    let (record, _) = encode(Content::Json, b"{\"a\":\"\xff\"}", &own(&[]));
     assert_eq!(serde_json::from_str::<Value>(&record).unwrap()["a"], "\u{fffd}");
 }
 
@@ -189,7 +191,7 @@ proptest! {
     #[test]
     fn a_record_never_exceeds_its_limit(text in "[a\u{1}\"é]{0,3000}", limit in 600..2000usize, json: bool) {
         let line = if json { serde_json::json!({ "message": text }).to_string() } else { text.clone() };
-        let format = if json { Format::Json } else { Format::Text };
+        let format = if json { Content::Json } else { Content::Text };
         let mut out = Vec::new();
         let line = Line { content: line.as_bytes(), offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: limit, wrapper: None };
         let flags = Encoder::new(format, encoding_rs::UTF_8).encode(line, &own(&[]), &mut out);
@@ -210,7 +212,7 @@ proptest! {
     ) {
         let line = format!("{{{}}}", members.iter().map(|(k, v)| format!("\"{k}\":{v}")).collect::<Vec<_>>().join(","));
         let own = own(&[("service.name", json!("shop"), overwrite)]);
-        let (record, _) = encode(Format::Json, line.as_bytes(), &own);
+        let (record, _) = encode(Content::Json, line.as_bytes(), &own);
         let mut parser = Parser::default();
         prop_assert!(!parser.parse(record.as_bytes()).unwrap().has_duplicate_keys(), "{}", record);
         let (mut expected, mut found) = (Vec::new(), Vec::new());
@@ -226,21 +228,22 @@ proptest! {
     #[test]
     fn splicing_says_the_same_as_merging(
         members in prop::collection::vec(
-            ("(host|log|service|team|a|@timestamp)(\\.(name|file))?", prop::sample::select(vec![
+            ("(host|log|service|team|stream|a|@timestamp)(\\.(name|file))?", prop::sample::select(vec![
                 "1", "\"s\"", "{\"x\":2}", "{ \"level\" : [1, {}] }", "{}", "{\"file\":{}}", "\"2026-01-01T00:00:00Z\"",
             ])),
             0..6,
         ),
         space in "[ \t]{0,2}",
+        is_wrapped: bool,
     ) {
         let inner = members.iter().map(|(k, v)| format!("{space}\"{k}\"{space}:{v}{space}")).collect::<Vec<_>>().join(",");
         let line = format!("{{{inner}{space}}}");
         let own = own(&[("service.name", json!("shop"), true), ("team", json!("t"), true)]);
         let mut parser = Parser::default();
         let value = parser.parse(line.as_bytes()).unwrap();
-        let at = Line { content: line.as_bytes(), offset: 77, read_time_ms: NOW, flags: Flags::PARTIAL, max_record: 9999, wrapper: None };
+        let at = Line { content: line.as_bytes(), offset: 77, read_time_ms: NOW, flags: Flags::PARTIAL, max_record: 9999, wrapper: is_wrapped.then_some(Wrapper { time: "2026-01-02T03:04:05Z", stream: "stdout" }) };
         let (mut spliced, mut merged) = (Vec::new(), Vec::new());
-        let flags = encode_object(value, at, &own, &mut spliced);
+        let flags = splice::encode(value, at, &own, &mut spliced);
         prop_assert_eq!(flags, merge::encode(value, at, &own, &mut merged));
         let read = |text: &[u8]| serde_json::from_slice::<Value>(text).unwrap();
         prop_assert_eq!(read(&spliced), read(&merged), "{}", line);

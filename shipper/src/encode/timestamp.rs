@@ -1,5 +1,6 @@
 //! Times as text. Pure.
 
+use jiff::Timestamp;
 use millrace_common::json::{Kind, Value};
 
 /// Appends `2026-11-23T06:30:17.123Z`: always with seconds and three digits, because parsers of dates without them fail
@@ -23,6 +24,20 @@ pub fn write(out: &mut Vec<u8>, epoch_ms: i64) {
     out.push(b'.');
     digits::<3>(out, ms);
     out.push(b'Z');
+}
+
+/// As [`write`], with digits finer than milliseconds if there are any. For instants from 1970 on.
+pub fn write_instant(out: &mut Vec<u8>, instant: Timestamp) {
+    write(out, instant.as_millisecond());
+    let finer = instant.subsec_nanosecond() as u32 % 1_000_000;
+    if finer > 0 {
+        out.pop();
+        digits::<6>(out, finer);
+        while out.last() == Some(&b'0') {
+            out.pop();
+        }
+        out.push(b'Z');
+    }
 }
 
 fn digits<const N: usize>(out: &mut Vec<u8>, mut value: u32) {
@@ -64,7 +79,8 @@ fn is_epoch_ms(text: &str) -> bool {
         && text.parse::<u64>().is_ok_and(|ms| ms < 9_214_646_400_000)
 }
 
-fn is_iso(text: &str) -> bool {
+/// Whether the text is a date of the years 1970 to 2261, with or without a time of day.
+pub fn is_iso(text: &str) -> bool {
     let bytes = text.as_bytes();
     let number = |from: usize, to: usize| {
         let digits = bytes.get(from..to).filter(|d| d.iter().all(u8::is_ascii_digit))?;

@@ -1,6 +1,7 @@
 //! Hands records to Kafka and reports what became of each.
 
 pub mod kafka;
+mod metadata;
 
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use rdkafka::types::RDKafkaErrorCode;
 
 /// A record on its way. `token` comes back with its [`Delivery`].
 pub struct Outgoing<'a> {
+    /// Index of the topic, in the order of the settings.
+    pub topic: usize,
     pub partition: i32,
     pub key: &'a [u8],
     pub value: &'a [u8],
@@ -34,8 +37,13 @@ pub enum Refused {
 
 /// The operations on Kafka that the tailer needs.
 pub trait Broker {
-    /// Partitions of the topic, or `None` until the broker has told.
-    fn num_partitions(&self) -> Option<u32>;
+    /// Partitions of a topic, or `None` until the broker has told.
+    fn num_partitions(&self, topic: usize) -> Option<u32>;
+    /// Who leads a partition, for people.
+    fn leader(&self, topic: usize, partition: i32) -> Option<String> {
+        let _ = (topic, partition);
+        None
+    }
     fn send(&mut self, record: Outgoing<'_>) -> Result<(), Refused>;
     /// Appends the deliveries that arrived, waiting for the first up to `wait`.
     fn poll(&mut self, wait: Duration, deliveries: &mut Vec<Delivery>);

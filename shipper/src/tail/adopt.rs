@@ -26,6 +26,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let mut listed: HashMap<usize, Listing> = HashMap::new();
         let mut unreadable = std::mem::take(&mut self.unreadable);
         self.num_ignored = 0;
+        let mut adopted = Vec::new();
         for found in found {
             let (path, stat) = (found.path.clone(), found.stat);
             let known = self.by_identity.get(&stat.identity).copied();
@@ -34,7 +35,12 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 continue;
             }
             match known.map_or_else(|| self.adopt(found, now), Ok) {
-                Ok(slot) => listed.entry(slot).or_insert_with(|| Listing { stat, paths: Vec::new() }).paths.push(path),
+                Ok(slot) => {
+                    if known.is_none() {
+                        adopted.push(slot);
+                    }
+                    listed.entry(slot).or_insert_with(|| Listing { stat, paths: Vec::new() }).paths.push(path);
+                }
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
                 Err(cause) => {
                     if !unreadable.contains(&path) {
@@ -60,6 +66,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 None => self.note_unlisted(slot, now),
             }
         }
+        self.find_predecessors(&adopted);
+        // Only now: they give slots away.
         self.settle_truncated(now);
         self.settle_rewritten(now);
         self.is_scanned = true;
@@ -97,7 +105,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if self.by_path.get(&source.current_path) == Some(&slot) {
             self.by_path.remove(&source.current_path);
         }
-        source.current_path = path.clone();
+        source.rotation.left = Some((std::mem::replace(&mut source.current_path, path.clone()), now.mono));
         self.by_path.insert(path, slot);
         self.is_dirty = true;
     }
@@ -108,6 +116,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             source.fate = Fate::Unlisted;
             source.gone_at = Some(now.mono);
             source.grown_at = now.mono;
+            source.rotation.left = Some((source.current_path.clone(), now.mono));
             if self.by_path.get(&source.current_path) == Some(&slot) {
                 self.by_path.remove(&source.current_path);
             }

@@ -4,14 +4,16 @@ use std::io;
 use std::path::PathBuf;
 
 use millrace_common::record::SourceId;
-use tracing::info;
+use tracing::{info, warn};
 
-use super::source::{Fate, Source};
+use super::source::{Arrived, Fate, Rotation, Source};
+use super::tally::Tally;
 use super::{Now, Tailer};
 use crate::checkpoint::ledger::PositionLedger;
 use crate::checkpoint::row::{Guard, Print, Row};
 use crate::checkpoint::store::Store;
 use crate::encode::own_fields::{Origin, OwnFields};
+use crate::frame::assemble::Open;
 use crate::produce::Broker;
 use crate::read::{FileStat, FileSystem};
 
@@ -93,7 +95,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.current_path = current_path;
         source.covered = row.acknowledged;
         source.covered_at_save = row.acknowledged;
-        source.ledger = PositionLedger::new(row.acknowledged);
+        source.ledger = PositionLedger::new(row.acknowledged, row.open);
+        source.open = row.open;
+        source.rotation.carry = row.carry.map(|carry| Arrived { carry, sequence: None });
+        source.rotation.carried = row.carried;
         source.guard = Guard::new(row.acknowledged, before);
         source.ahead = (row.guard.position > row.acknowledged).then_some(row.guard);
         source.prefix = row.prefix;
@@ -104,7 +109,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.next_horizon = row.horizon;
         source.stamped_until = row.horizon;
         source.size = row.size.max(size);
-        source.may_be_copy = row.horizon == 0;
+        source.may_be_copy = row.horizon == 0 && row.carry.is_none();
         source
     }
 
@@ -134,8 +139,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let Lineage { id, generation } = lineage;
         let shown = path.to_string_lossy();
         let origin = Origin { host_name: &settings.host_name, path: &shown, source: id };
-        let own =
-            OwnFields::new(origin, &settings.inputs[input].fields).expect("fields are checked with the configuration");
+        let fields = &settings.inputs[input].fields;
+        if !fields.fit(&shown) {
+            warn!(path = %path.display(), "the path fits neither `path_fields` nor the names of Kubernetes, no fields from it");
+        }
+        let own = OwnFields::new(origin, &fields.at(&shown)).expect("fields are checked with the configuration");
         Source {
             id,
             input,
@@ -148,10 +156,14 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             fate: Fate::Listed,
             gone_at: None,
             covered: 0,
+            open: Open::default(),
+            waiting: None,
+            wants_reach: false,
+            rotation: Rotation::default(),
             size: stat.size,
             last_look: (stat.size, stat.modified_ns),
             read_end: 0,
-            ledger: PositionLedger::new(0),
+            ledger: PositionLedger::new(0, Open::default()),
             prefix: Print::of(b""),
             guard: Guard::new(0, b""),
             ahead: None,
@@ -171,7 +183,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             own,
             partition: None,
             max_record: settings.max_record,
-            dropped_until: 0,
+            tally: Tally::default(),
             grown_at: now.mono,
             last_seen_ms: now.wall_ms,
             is_queued: false,

@@ -237,7 +237,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.gone_at = copy.gone_at;
         source.last_look = copy.last_look;
         source.size = stat.size;
+        // It is not sent again: what is open there stays so.
+        let open = source.open;
         source.rewind_to(position, &before);
+        source.open = open;
         source.ahead = source.ahead.filter(|ahead| ahead.position <= stat.size);
         source.hole_size = None;
         source.read_end = position;

@@ -12,28 +12,33 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.is_flushing = true;
     }
 
+    /// Gives events of several lines the time that makes them whole. Those of files that are still written to are left for
+    /// the next start.
+    pub fn await_events(&mut self, now: Now) {
+        let longest = self.settings.inputs.iter().map(|input| input.framing.timeout()).max().unwrap_or_default();
+        self.awaits_events_until = Some(now.mono + 2 * longest);
+    }
+
     /// Whether every file was read to its end and everything read is acknowledged.
     pub fn is_drained(&self) -> bool {
         let is_idle = |s: &Source<F::File>| {
             let is_decided = s.truncated_at.is_none() && !s.is_held_back();
-            is_decided
-                && !s.is_queued
-                && s.is_settled()
-                && s.retry_at.is_none()
-                && !(self.is_flushing && s.unfinished.is_some())
+            let is_open = s.unfinished.is_some() || s.waiting.is_some();
+            let is_awaited =
+                self.awaits_events_until.is_some() && s.waiting.is_some_and(|(_, waiting)| !waiting.is_cut);
+            let is_whole = !(self.is_flushing && is_open) && !is_awaited;
+            is_decided && is_whole && !s.is_queued && s.is_settled() && s.retry_at.is_none()
         };
         self.is_scanned && self.ready.is_empty() && self.sources.iter().flatten().all(is_idle)
     }
 
     /// Leaves the rest of every file for the next start.
     pub fn stop_reading(&mut self) {
-        for slot in std::mem::take(&mut self.ready) {
-            if let Some(source) = self.sources[slot].as_mut() {
-                source.is_queued = false;
-            }
-        }
+        self.ready.clear();
         self.opened.clear();
+        self.topics.release_all();
         for source in self.sources.iter_mut().flatten() {
+            source.is_queued = false;
             source.file = None;
             source.is_closed = false;
             // The next start finds out again.
@@ -42,9 +47,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
     }
 
-    /// Whether nothing waits for a save, a pause or the producer.
+    /// Whether nothing waits for a save, a pause, the producer or a topic.
     pub fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.waiting.is_empty()
+        self.ready.is_empty() && self.waiting.is_empty() && !self.topics.is_any_held()
     }
 
     pub fn can_save(&self) -> bool {
@@ -53,7 +58,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Whether anything sent is still without an answer.
     pub fn has_outstanding(&self) -> bool {
-        self.inflight_bytes > 0
+        self.topics.inflight_bytes() > 0
     }
 
     /// Starts the last save of a planned end, after [`Self::stop_reading`]. [`Self::is_saved`] tells when it is durable.

@@ -61,11 +61,13 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Reads no more of a source. What was sent of it is awaited, the rest is counted as lost then.
     pub(super) fn give_up(&mut self, slot: usize, loss: Loss) {
         let Some(source) = self.sources[slot].as_mut() else { return };
+        let topic = self.settings.inputs[source.input].topic;
         source.fate = Fate::GivenUp(loss);
         source.file = None;
         source.is_closed = false;
         source.is_queued = false;
         source.unfinished = None;
+        source.waiting = None;
         source.waits_for = None;
         let is_over = source.ledger.num_outstanding() == 0;
         // Should the file come back under a name that matches, it is a new one.
@@ -74,6 +76,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         self.opened.retain(|&s| s != slot);
         self.ready.retain(|&s| s != slot);
+        self.topics.forget(topic, slot);
         if is_over {
             self.end_given_up(slot);
         }

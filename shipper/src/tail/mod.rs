@@ -5,16 +5,22 @@ mod adopt;
 mod begin;
 mod copies;
 mod pump;
+mod assembled;
+mod rotation;
 mod send;
 mod round;
 mod descriptors;
 pub mod hold;
 mod finish;
+mod topics;
+mod tally;
+mod gauges;
 pub mod source;
 pub mod stats;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_common::retry::Delays;
@@ -22,12 +28,15 @@ use tracing::{info, warn};
 
 use self::hold::HoldLimits;
 use self::source::Source;
-use self::stats::{Gauges, Given, Stats};
+use self::stats::{Given, Stats};
+use self::topics::{Load, Topics};
 use crate::checkpoint::ledger::Sequence;
 use crate::checkpoint::row::Row;
 use crate::checkpoint::store::Store;
-use crate::encode::own_fields::Field;
-use crate::encode::{Encoder, Format};
+use crate::encode::path_fields::InputFields;
+use crate::encode::{Content, Encoder};
+use crate::frame::Framing;
+use crate::frame::assemble::Assembler;
 use crate::produce::{Broker, Delivery};
 use crate::read::{FileSystem, Identity};
 
@@ -43,9 +52,11 @@ pub struct Now {
 #[derive(Clone, Debug)]
 pub struct InputSettings {
     pub id: String,
-    pub format: Format,
-    pub encoding: &'static encoding_rs::Encoding,
-    pub fields: Vec<Field>,
+    /// Index in [`Settings::topics`].
+    pub topic: usize,
+    pub content: Content,
+    pub framing: Arc<Framing>,
+    pub fields: InputFields,
     /// Files that are not known and were last written longer ago are left alone.
     pub ignore_older: Option<Duration>,
 }
@@ -53,6 +64,7 @@ pub struct InputSettings {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub inputs: Vec<InputSettings>,
+    pub topics: Vec<String>,
     pub host_id: String,
     pub host_name: String,
     /// Largest record in bytes.
@@ -61,6 +73,8 @@ pub struct Settings {
     pub drops_oversize: bool,
     /// Bytes handed to the producer and not acknowledged, at most.
     pub max_inflight: u64,
+    /// Records that the producer takes before deliveries came back.
+    pub max_inflight_records: u64,
     /// Bytes of a file that one turn looks at.
     pub window: usize,
     pub checkpoint_interval: Duration,
@@ -79,12 +93,22 @@ pub struct Settings {
     pub max_absent: usize,
 }
 
+impl Settings {
+    /// Room for a window, or for the largest event and what another file has of it.
+    fn buffer_bytes(&self) -> usize {
+        let framings = self.inputs.iter().map(|input| &input.framing);
+        let reach = framings.filter(|framing| !framing.is_plain()).map(|framing| framing.reach()).max();
+        self.window + reach.unwrap_or(0)
+    }
+}
+
 pub struct Tailer<F: FileSystem, B, S> {
     settings: Settings,
     files: F,
     broker: B,
     store: S,
     encoders: Vec<Encoder>,
+    assembler: Assembler,
     sources: Vec<Option<Source<F::File>>>,
     free: Vec<usize>,
     by_identity: HashMap<Identity, usize>,
@@ -101,9 +125,8 @@ pub struct Tailer<F: FileSystem, B, S> {
     unreadable: BTreeSet<PathBuf>,
     num_ignored: u64,
     wants_scan: bool,
-    inflight_bytes: u64,
-    /// When an acknowledgement last arrived, or the first of the outstanding records was sent.
-    acked_at: Duration,
+    topics: Topics,
+    stalls_told_at: Duration,
     last_save: u64,
     is_last_save_taken: bool,
     saved_at: Duration,
@@ -112,6 +135,8 @@ pub struct Tailer<F: FileSystem, B, S> {
     is_urgent: bool,
     is_scanned: bool,
     is_flushing: bool,
+    /// Until then a planned end waits for events of several lines.
+    awaits_events_until: Option<Duration>,
     deliveries: Vec<Delivery>,
     buffer: Vec<u8>,
     value: Vec<u8>,
@@ -135,8 +160,11 @@ fn of_token(token: usize) -> (usize, Sequence) {
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// `rows` are those of the last checkpoint.
     pub fn new(settings: Settings, files: F, broker: B, store: S, rows: Vec<Row>, num_corrupt: u64) -> Self {
-        let encoders = settings.inputs.iter().map(|input| Encoder::new(input.format, input.encoding)).collect();
-        let buffer = vec![0; settings.window];
+        let encoder = |input: &InputSettings| Encoder::new(input.content.clone(), input.framing.record_encoding());
+        let encoders = settings.inputs.iter().map(encoder).collect();
+        let buffer = vec![0; settings.buffer_bytes()];
+        let max = Load { bytes: settings.max_inflight, records: settings.max_inflight_records };
+        let topics = Topics::new(settings.topics.len(), max);
         let mut absent: BTreeMap<u64, Vec<Row>> = BTreeMap::new();
         for row in rows {
             absent.entry(row.identity.inode).or_default().push(row);
@@ -147,6 +175,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             broker,
             store,
             encoders,
+            assembler: Assembler::default(),
             sources: Vec::new(),
             free: Vec::new(),
             by_identity: HashMap::new(),
@@ -160,8 +189,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             unreadable: BTreeSet::new(),
             num_ignored: 0,
             wants_scan: false,
-            inflight_bytes: 0,
-            acked_at: Duration::ZERO,
+            topics,
+            stalls_told_at: Duration::ZERO,
             last_save: 0,
             is_last_save_taken: true,
             saved_at: Duration::ZERO,
@@ -170,6 +199,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             is_urgent: false,
             is_scanned: false,
             is_flushing: false,
+            awaits_events_until: None,
             deliveries: Vec::new(),
             buffer,
             value: Vec::new(),
@@ -187,9 +217,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.take_deliveries(now, wait);
         self.take_saves(now);
         self.rewind_failed(now);
+        self.wake_held();
         let is_taken = self.pump_ready(now);
+        self.tell_stalls(now);
         self.save_if_due(now);
-        is_taken && !self.ready.is_empty() && self.inflight_bytes < self.settings.max_inflight
+        is_taken && !self.ready.is_empty() && !self.topics.is_full()
     }
 
     fn take_deliveries(&mut self, now: Now, wait: Duration) {
@@ -204,18 +236,26 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     fn settle(&mut self, delivery: Delivery, now: Now) {
         let (slot, sequence) = of_token(delivery.token);
         let Some(source) = self.sources.get_mut(slot).and_then(Option::as_mut) else { return };
-        let before = source.ledger.acknowledged();
+        let before = (source.ledger.acknowledged(), source.ledger.num_acknowledged());
         let Some(num_bytes) = source.ledger.settle(sequence, delivery.error.is_none()) else { return };
-        self.inflight_bytes -= u64::from(num_bytes);
+        let topic = self.settings.inputs[source.input].topic;
+        self.topics.settled(topic, source.partition.unwrap_or_default(), num_bytes, now.mono);
         match delivery.error {
             None => {
-                self.acked_at = now.mono;
-                self.stats.acked_events += 1;
-                self.stats.acked_bytes += source.ledger.acknowledged() - before;
+                let num_acknowledged = source.ledger.num_acknowledged() - before.1;
+                source.tally.finish(num_acknowledged);
+                self.stats.acked_events += num_acknowledged;
+                self.stats.acked_bytes += source.ledger.acknowledged() - before.0;
                 self.is_dirty = true;
+                let has_carry = source.rotation.carry.is_some();
                 if source.retry_at.is_none() && source.delays.num_attempts() > 0 {
                     source.delays.reset();
-                    info!(path = %source.path.display(), "records are acknowledged again");
+                    if self.topics.delivers(topic, slot) {
+                        info!(topic = self.settings.topics[topic], "records are acknowledged again");
+                    }
+                }
+                if has_carry {
+                    self.settle_carry(slot);
                 }
             }
             Some(code) => {
@@ -299,7 +339,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     fn remove(&mut self, slot: usize) -> Option<Source<F::File>> {
-        let source = self.sources[slot].take()?;
+        let mut source = self.sources[slot].take()?;
+        if let Some(arrived) = source.rotation.carry.take() {
+            self.give_back(arrived);
+        }
         if self.by_identity.get(&source.identity) == Some(&slot) {
             self.by_identity.remove(&source.identity);
         }
@@ -310,8 +353,20 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.failed.remove(&slot);
         self.waiting.retain(|&s| s != slot);
         self.ready.retain(|&s| s != slot);
+        self.topics.forget(self.settings.inputs[source.input].topic, slot);
+        self.give_up_pending(&source);
         self.free.push(slot);
         Some(source)
+    }
+
+    /// Counts what will never be delivered of a source that is let go. A settled one has nothing pending.
+    fn give_up_pending(&mut self, source: &Source<F::File>) {
+        let num_delivered = source.ledger.num_acknowledged_behind();
+        let num_lost = source.tally.num_pending().saturating_sub(num_delivered);
+        self.stats.acked_events += num_delivered;
+        if num_lost > 0 {
+            *self.stats.dropped_events.entry("truncated").or_default() += num_lost;
+        }
     }
 
     fn insert(&mut self, source: Source<F::File>) -> usize {
@@ -333,30 +388,6 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         &self.stats
     }
 
-    pub fn gauges(&self, now: Now) -> Gauges {
-        let sources = || self.sources.iter().flatten();
-        let waited = if self.inflight_bytes > 0 { (now.mono - self.acked_at.min(now.mono)).as_secs() } else { 0 };
-        let checks = [
-            ("topic_unknown", self.broker.num_partitions().is_none()),
-            ("unacknowledged", waited > 10),
-            ("delivery_failed", sources().any(|s| s.retry_at.is_some() || s.ledger.has_failed())),
-            ("checkpoint", !self.store.is_ready() && now.mono > self.saved_at + Duration::from_secs(5)),
-            ("unreadable", !self.unreadable.is_empty()),
-        ];
-        Gauges {
-            unread_bytes: sources().map(Source::unread).sum(),
-            inflight_bytes: self.inflight_bytes,
-            open_files: self.opened.len() as u64,
-            unreadable_files: self.unreadable.len() as u64,
-            unwatched_folders: 0,
-            ignored_files: self.num_ignored,
-            sources: sources().count() as u64,
-            oldest_unacked_seconds: waited,
-            checkpoint_errors: self.store.num_failures(),
-            blocked: checks.iter().filter(|(_, is_so)| *is_so).map(|(reason, _)| *reason).collect(),
-        }
-    }
-
     /// Every source with its positions, for people.
     pub fn rows(&self) -> impl Iterator<Item = &Source<F::File>> {
         self.sources.iter().flatten()
@@ -370,6 +401,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Whether names changed in a way that only a scan can tell. Asks once.
     pub fn take_wants_scan(&mut self) -> bool {
         std::mem::take(&mut self.wants_scan)
+    }
+
+    pub fn topic(&self, input: usize) -> &str {
+        &self.settings.topics[self.settings.inputs[input].topic]
     }
 
     pub fn input_id(&self, input: usize) -> &str {

@@ -1,6 +1,7 @@
 //! Reads one source and sends its records, until its share is used or something holds it back.
 
 use std::io;
+use std::sync::Arc;
 
 use millrace_common::record::{CoveredBytes, RecordId};
 use tracing::{info, warn};
@@ -11,7 +12,9 @@ use super::{Now, Tailer};
 use crate::checkpoint::row::{Guard, Print};
 use crate::checkpoint::store::Store;
 use crate::encode::Flags;
-use crate::frame::{self, LongEnd, LongSearch};
+use crate::frame::assemble::{Open, Resume};
+use crate::frame::lines::LineEnd;
+use crate::frame::plain::{self, LongEnd, LongSearch};
 use crate::produce::Broker;
 use crate::read::FileSystem;
 
@@ -26,6 +29,20 @@ pub(super) enum Stop {
     Held,
     /// The producer takes no more for now.
     Full,
+    /// The topic of the source takes no more for now.
+    Blocked,
+}
+
+/// What was read of a source: first what another file has of its first events, then its own bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View {
+    /// Bytes of the other file.
+    pub carried: usize,
+    /// Where its own bytes begin in the file.
+    pub start: u64,
+    pub length: usize,
+    /// There may be more.
+    pub is_full: bool,
 }
 
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
@@ -35,7 +52,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Returns false if the producer took no more.
     pub(super) fn pump_ready(&mut self, now: Now) -> bool {
         for _ in 0..Self::WINDOWS_PER_TURN.max(self.ready.len().min(64)) {
-            if self.inflight_bytes >= self.settings.max_inflight {
+            if self.topics.is_full() {
                 return false;
             }
             let Some(slot) = self.ready.pop_front() else { return true };
@@ -43,13 +60,14 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             let stop = if self.is_readable(slot, now) { self.pump(slot, &mut buffer, now) } else { Stop::Held };
             self.buffer = buffer;
             let Some(source) = self.sources[slot].as_mut() else { continue };
-            source.is_queued = matches!(stop, Stop::More | Stop::Full);
+            source.is_queued = matches!(stop, Stop::More | Stop::Full | Stop::Blocked);
             match stop {
                 Stop::More => self.ready.push_back(slot),
                 Stop::Full => {
                     self.ready.push_front(slot);
                     return false;
                 }
+                Stop::Blocked => self.topics.hold(self.settings.inputs[source.input].topic, slot),
                 Stop::AtEnd | Stop::Held => {}
             }
         }
@@ -57,42 +75,12 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     fn pump(&mut self, slot: usize, buffer: &mut [u8], now: Now) -> Stop {
-        let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
-        if source.ledger.has_failed() || source.waits_for.is_some() || source.retry_at.is_some() {
-            return Stop::Held;
-        }
-        let Some(file) = &source.file else { return Stop::Held };
-        let guard = source.guard;
-        let is_searching = source.long.is_some() || source.hole.is_some();
-        let is_begun = guard.start() == 0;
-        let compared = guard.length.max(if is_begun { source.prefix.length } else { 0 }) as usize;
-        let wanted = if is_searching { compared } else { buffer.len() };
-        let num_read = match self.files.read_at(file, &mut buffer[..wanted], guard.start()) {
-            Ok(num_read) => num_read,
-            Err(cause) => return self.read_failed(slot, &cause, now),
+        let view = match self.look(slot, buffer, now) {
+            Ok(view) => view,
+            Err(stop) => return stop,
         };
-        let is_same = match source.ahead {
-            Some(ahead) => {
-                let mut bytes = [0; Guard::MAX_LENGTH];
-                let bytes = &mut bytes[..ahead.length as usize];
-                match self.files.read_at(file, bytes, ahead.start()) {
-                    Ok(num_read) => ahead.matches(&bytes[..num_read]),
-                    Err(cause) => return self.read_failed(slot, &cause, now),
-                }
-            }
-            None => true,
-        };
-        let has_prefix = !is_begun || source.prefix.matches(&buffer[..num_read]);
-        if !is_same || !has_prefix || !guard.matches(&buffer[..num_read]) {
-            self.note_truncation(slot, now);
-            return Stop::Held;
-        }
-        if !self.is_untorn(slot, guard.start(), &buffer[..num_read]) {
-            return Stop::More;
-        }
-        let num_partitions = self.broker.num_partitions();
         let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
-        source.size = source.size.max(guard.start() + num_read as u64);
+        let num_partitions = self.broker.num_partitions(self.settings.inputs[source.input].topic);
         // A source moves to another partition only when nothing of it is under way: order within a partition.
         if let Some(wanted) = num_partitions.map(|n| source.id.partition(n))
             && source.partition != Some(wanted)
@@ -100,17 +88,72 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         {
             source.partition = Some(wanted);
         }
-        let Some(partition) = source.partition else { return Stop::Full };
-        if source.prefix.length < Print::MAX_LENGTH as u32 && is_begun && !is_searching {
-            source.prefix = Print::of(&buffer[..num_read]);
-        }
+        let Some(partition) = source.partition else { return Stop::Blocked };
         if source.hole.is_some() {
             return self.pump_hole(slot, buffer, now);
         }
         if source.long.is_some() {
             return self.pump_long(slot, partition, buffer, now);
         }
-        self.pump_window(slot, partition, &buffer[..num_read], num_read == buffer.len(), now)
+        if self.settings.inputs[source.input].framing.is_plain() {
+            return self.pump_window(slot, partition, &buffer[..view.length], view.is_full, now);
+        }
+        self.pump_assembled(slot, partition, view, &buffer[..view.carried + view.length], now)
+    }
+
+    /// Reads what comes next, with the bytes before it, and makes sure that the file is still the one that was read so far.
+    fn look(&mut self, slot: usize, buffer: &mut [u8], now: Now) -> Result<View, Stop> {
+        let Some(source) = self.sources[slot].as_ref() else { return Err(Stop::Held) };
+        if source.ledger.has_failed() || source.waits_for.is_some() || source.retry_at.is_some() {
+            return Err(Stop::Held);
+        }
+        let guard = source.guard;
+        let is_searching = source.long.is_some() || source.hole.is_some();
+        let events_start = source.events_start();
+        let wants_reach = source.wants_reach;
+        let carried = if events_start.is_none() { self.read_carry(slot, buffer, now)? } else { 0 };
+        let buffer = &mut buffer[carried..];
+        let start = if is_searching { guard.start() } else { guard.start().min(events_start.unwrap_or(0)) };
+        let wanted = match is_searching {
+            true => guard.length as usize,
+            false if wants_reach => buffer.len(),
+            // What open events have already is read beside the window.
+            false => (self.settings.window + (guard.start() - start) as usize).min(buffer.len()),
+        };
+        let Some(source) = self.sources[slot].as_ref() else { return Err(Stop::Held) };
+        let Some(file) = &source.file else { return Err(Stop::Held) };
+        let num_read = match self.files.read_at(file, &mut buffer[..wanted], start) {
+            Ok(num_read) => num_read,
+            Err(cause) => return Err(self.read_failed(slot, &cause, now)),
+        };
+        let bytes = &buffer[..num_read];
+        let is_same = match source.ahead {
+            Some(ahead) => {
+                let mut bytes = [0; Guard::MAX_LENGTH];
+                let bytes = &mut bytes[..ahead.length as usize];
+                match self.files.read_at(file, bytes, ahead.start()) {
+                    Ok(num_read) => ahead.matches(&bytes[..num_read]),
+                    Err(cause) => return Err(self.read_failed(slot, &cause, now)),
+                }
+            }
+            None => true,
+        };
+        let has_prefix = start > 0 || is_searching || source.prefix.matches(bytes);
+        let before = bytes.get((guard.start() - start) as usize..).unwrap_or_default();
+        if !is_same || !has_prefix || !guard.matches(before) {
+            self.note_truncation(slot, now);
+            return Err(Stop::Held);
+        }
+        if !self.is_untorn(slot, start, bytes) {
+            return Err(Stop::More);
+        }
+        let Some(source) = self.sources[slot].as_mut() else { return Err(Stop::Held) };
+        source.size = source.size.max(start + num_read as u64);
+        if source.prefix.length < Print::MAX_LENGTH as u32 && start == 0 {
+            // No longer than what a usual look can compare.
+            source.prefix = Print::of(&bytes[..num_read.min(self.settings.window)]);
+        }
+        Ok(View { carried, start, length: num_read, is_full: num_read == wanted })
     }
 
     /// Sends the events of a window that begins with the guard's bytes.
@@ -123,7 +166,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let stop = loop {
             let Some(source) = self.sources[slot].as_ref() else { return Stop::Held };
             let position = base + at as u64;
-            match frame::hole(&window[at..]) {
+            match plain::hole(&window[at..]) {
                 Some(hole) if at + hole.end < window.len() => {
                     self.skip_hole(slot, position + hole.start as u64, position + hole.end as u64);
                     at += hole.end;
@@ -136,7 +179,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 None => {}
             }
             let boundary = source.next_boundary(position).map(|b| (b - position) as usize);
-            let Some(event) = frame::next_event(&window[at..], boundary) else { break None };
+            let Some(event) = plain::next_event(&window[at..], boundary) else { break None };
             let covered = &window[at..at + event.end];
             let record = Record {
                 id: RecordId::of(id, position, covered),
@@ -144,6 +187,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 offset: position + event.content.start as u64,
                 flags: if event.is_partial { Flags::PARTIAL } else { Flags::NONE },
                 wrapper: None,
+                open: Open::default(),
             };
             if let Err(stop) = self.send(slot, partition, record, now) {
                 break Some(stop);
@@ -166,11 +210,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 }
                 source.hole = Some(HoleSearch { start, searched: end });
             } else if at == 0 {
-                source.long = Some(LongSearch::new(base));
+                source.long = Some(LongSearch::new(base, LineEnd::Lf));
             }
             return Stop::More;
         }
-        let has_unfinished = open_hole.is_none() && frame::unfinished_line(&window[at..]).is_some();
+        let has_unfinished = open_hole.is_none() && plain::unfinished_line(&window[at..]).is_some();
         source.read_end = base + window.len() as u64;
         source.unfinished = has_unfinished.then_some(source.read_end);
         source.ahead = source.unfinished.map(|end| Guard::new(end, &window[at..])).or(source.ahead);
@@ -178,13 +222,20 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     /// Moves on to `position`; `before` are bytes that end there.
-    fn advance(&mut self, slot: usize, position: u64, before: &[u8]) {
+    pub(super) fn advance(&mut self, slot: usize, position: u64, before: &[u8]) {
+        self.advance_with(slot, position, Guard::new(position, before));
+    }
+
+    pub(super) fn advance_with(&mut self, slot: usize, position: u64, guard: Guard) {
         if let Some(source) = self.sources[slot].as_mut()
             && position > source.covered
         {
             self.stats.read_bytes += position - source.covered;
             source.covered = position;
-            source.guard = Guard::new(position, before);
+            source.open = Open::default();
+            source.waiting = None;
+            source.wants_reach = false;
+            source.guard = guard;
             source.ahead = source.ahead.filter(|ahead| ahead.position > position);
             source.unfinished = None;
         }
@@ -197,19 +248,20 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         const MAX_WINDOWS: usize = 64;
         for _ in 0..MAX_WINDOWS {
             let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
+            let line_end = self.settings.inputs[source.input].framing.line_end;
             let (Some(search), Some(file)) = (source.hole, &source.file) else { return Stop::More };
             let num_read = match self.files.read_at(file, buffer, search.searched) {
                 Ok(num_read) => num_read,
                 Err(cause) => return self.read_failed(slot, &cause, now),
             };
-            let num_nuls = frame::leading_nuls(&buffer[..num_read]);
+            let num_nuls = plain::leading_nuls(&buffer[..num_read]);
             let searched = search.searched + num_nuls as u64;
             source.size = source.size.max(searched);
             source.hole = Some(HoleSearch { searched, ..search });
             if num_nuls < num_read {
                 source.hole = None;
-                if searched - search.start < frame::MIN_HOLE {
-                    source.long = Some(LongSearch::new(source.covered));
+                if searched - search.start < plain::MIN_HOLE {
+                    source.long = Some(LongSearch::new(source.covered, line_end));
                 } else {
                     self.skip_hole(slot, search.start, searched);
                     self.advance(slot, searched, &[0; Guard::MAX_LENGTH]);
@@ -226,10 +278,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         Stop::More
     }
 
-    fn skip_hole(&mut self, slot: usize, start: u64, end: u64) {
+    pub(super) fn skip_hole(&mut self, slot: usize, start: u64, end: u64) {
         let Some(source) = self.sources[slot].as_mut() else { return };
         info!(path = %source.current_path.display(), start, end, bytes = end - start, "NUL bytes between lines skipped");
-        source.ledger.skipped(end);
+        source.ledger.skipped(Resume::at(end));
         self.stats.nul_bytes_skipped += end - start;
         self.is_dirty = true;
     }
@@ -284,6 +336,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     ) -> Result<(), Stop> {
         let Some(source) = self.sources[slot].as_ref() else { return Err(Stop::Held) };
         let (covered, id, path) = (source.covered, source.id, source.path.clone());
+        let framing = Arc::clone(&self.settings.inputs[source.input].framing);
         if end.end - covered > u64::from(u32::MAX) {
             let length = (Guard::MAX_LENGTH as u64).min(end.end) as usize;
             let num_read = self.read_some(slot, &mut buffer[..length], end.end - length as u64, now)?;
@@ -315,17 +368,21 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if (content.len() as u64) < end.end - line_start {
             flags |= Flags::TRUNCATED;
         } else if !end.is_partial {
-            content.pop();
-            if content.last() == Some(&b'\r') {
-                content.pop();
-            }
+            let length = framing.line_end.strip(&content).len();
+            content.truncate(length);
         }
-        content.drain(..frame::leading_nuls(&content));
+        let content = framing.text_of_long(content, &mut flags);
         if !self.is_untorn(slot, covered, &first) {
             return Err(Stop::More);
         }
         let Some(id) = bytes.identify(id, covered) else { return Err(Stop::Held) };
-        self.send(slot, partition, Record { id, content: &content, offset: line_start, flags, wrapper: None }, now)?;
+        let open = Open::default();
+        self.send(
+            slot,
+            partition,
+            Record { id, content: &content, offset: line_start, flags, wrapper: None, open },
+            now,
+        )?;
         self.end_long(slot, end.end, &last);
         Ok(())
     }
@@ -339,7 +396,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Whether what was read from `start` on is of one piece. A read is several system calls, and a file that is truncated
     /// and written anew between them gives bytes of both; then its first bytes are no longer what they were.
-    fn is_untorn(&self, slot: usize, start: u64, read: &[u8]) -> bool {
+    pub(super) fn is_untorn(&self, slot: usize, start: u64, read: &[u8]) -> bool {
         let Some(file) = self.sources[slot].as_ref().and_then(|source| source.file.as_ref()) else { return false };
         let mut again = [0; Guard::MAX_LENGTH];
         let length = read.len().min(Guard::MAX_LENGTH);

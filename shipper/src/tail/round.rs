@@ -8,13 +8,13 @@ use tracing::info;
 use super::source::{Fate, Loss};
 use super::{Now, Tailer};
 use crate::checkpoint::store::Store;
-use crate::encode::Format;
 use crate::produce::Broker;
 use crate::read::{FileStat, FileSystem};
 
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Looks at every open file: growth that no hint told, unfinished lines that waited long enough, files that ended.
     pub fn look_around(&mut self, now: Now) {
+        self.awaits_events_until = self.awaits_events_until.filter(|until| now.mono < *until);
         for slot in 0..self.sources.len() {
             let Some(source) = self.sources[slot].as_mut() else { continue };
             let stat = source.file.as_ref().map(|file| self.files.stat(file));
@@ -53,7 +53,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             source.last_look = look;
             source.size = source.size.max(stat.size);
             source.grown_at = now.mono;
-        } else if stat.size <= source.read_end {
+        } else if stat.size <= source.read_end && !source.waits_for_source() {
             return;
         }
         Self::enqueue(&mut self.ready, slot, source);
@@ -62,29 +62,28 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Ends an unfinished last line by a noted boundary once it waited long enough.
     fn flush_unfinished(&mut self, slot: usize, now: Now) {
         let Some(source) = self.sources[slot].as_mut() else { return };
-        let Some(end) = source.unfinished else { return };
-        let is_text = self.settings.inputs[source.input].format == Format::Text;
-        let patience = match source.fate {
-            _ if self.is_flushing => Duration::ZERO,
-            // It was renamed to a name that a pattern matches too.
-            Fate::Listed if source.current_path != source.path => self.settings.rotate_wait,
-            Fate::Listed if is_text => self.settings.partial_after,
-            Fate::Listed => return,
-            Fate::Unlisted | Fate::Deleted => self.settings.rotate_wait,
-            Fate::GivenUp(_) => return,
+        let input = &self.settings.inputs[source.input];
+        let is_at_its_path = source.fate == Fate::Listed && source.current_path == source.path;
+        let goes_on = source.rotation.followed_by.is_some();
+        let (end, patience) = match (source.waiting, source.unfinished) {
+            (Some((end, waiting)), _) if !waiting.is_cut => (end, input.framing.timeout()),
+            (_, Some(end)) if !is_at_its_path => (end, self.settings.rotate_wait),
+            (_, Some(end)) if input.content.is_text() && input.framing.wrapping.is_none() => {
+                (end, self.settings.partial_after)
+            }
+            (_, Some(end)) if self.is_flushing => (end, Duration::ZERO),
+            (_, Some(_)) => return,
+            // The rest of the line comes in the next file, once something is written to it.
+            (Some((end, _)), None) if is_at_its_path || goes_on => (end, self.settings.partial_after),
+            (Some((end, _)), None) => (end, self.settings.rotate_wait),
+            (None, None) => return,
         };
-        if source.is_queued
-            || source.waits_for.is_some()
-            || source.truncated_at.is_some()
-            || now.mono < source.grown_at + patience
-        {
+        let patience = if self.is_flushing { Duration::ZERO } else { patience };
+        let is_held = source.is_queued || source.waits_for.is_some() || source.truncated_at.is_some();
+        if is_held || now.mono < source.grown_at + patience {
             return;
         }
-        source.unfinished = None;
-        source.boundaries.push(end);
-        source.boundaries.sort_unstable();
-        source.boundaries.dedup();
-        self.wait_for_save(slot);
+        self.end_at(slot, end);
     }
 
     /// Lets go of a file that ended: nobody can write to it, or nobody did for long.
@@ -96,13 +95,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             Fate::Deleted => self.settings.rotate_wait,
             Fate::Unlisted => self.settings.close_unlisted,
         };
-        let is_read = !source.is_queued && source.unfinished.is_none() && source.is_settled();
-        if !is_read
-            || source.is_held_back()
-            || source.truncated_at.is_some()
-            || source.retry_at.is_some()
-            || now.mono < source.grown_at + patience
-        {
+        let is_read =
+            !source.is_queued && source.unfinished.is_none() && source.waiting.is_none() && source.is_settled();
+        let is_decided = !source.is_held_back() && source.truncated_at.is_none();
+        if !is_read || !is_decided || source.retry_at.is_some() || now.mono < source.grown_at + patience {
             return;
         }
         self.let_go(slot);

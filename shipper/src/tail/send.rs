@@ -10,6 +10,7 @@ use super::{Now, Tailer, token};
 use crate::checkpoint::row::Guard;
 use crate::checkpoint::store::Store;
 use crate::encode::{Flags, Line, Wrapper};
+use crate::frame::assemble::{Open, Resume};
 use crate::produce::{Broker, Outgoing, Refused};
 use crate::read::FileSystem;
 
@@ -26,11 +27,17 @@ pub(super) struct Record<'a> {
     pub offset: u64,
     pub flags: Flags,
     pub wrapper: Option<Wrapper<'a>>,
+    /// The events that are open where it ends.
+    pub open: Open,
 }
 
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     pub(super) fn send(&mut self, slot: usize, partition: i32, record: Record<'_>, now: Now) -> Result<(), Stop> {
         let Some(source) = self.sources[slot].as_mut() else { return Err(Stop::Held) };
+        let topic = self.settings.inputs[source.input].topic;
+        if !self.topics.has_room(topic) {
+            return Err(Stop::Blocked);
+        }
         let CoveredRange { start, .. } = record.id.range;
         let end = record.id.range.end();
         let read_time_ms = match source.stamp(start, end, now.wall_ms) {
@@ -50,13 +57,14 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         };
         let flags = self.encoders[source.input].encode(line, &source.own, &mut self.value);
         if flags.contains(Flags::TRUNCATED) && self.settings.drops_oversize {
-            self.drop_too_large(slot, record.id.range);
+            self.drop_too_large(slot, record.id.range, record.open);
             return Ok(());
         }
         let key = record.id.encode();
         let num_bytes = (key.len() + self.value.len()) as u32 + MESSAGE_OVERHEAD;
         // The ledger entry is made after the producer took the record, and the token names the entry it will get.
         let outgoing = Outgoing {
+            topic,
             partition,
             key: &key,
             value: &self.value,
@@ -71,24 +79,29 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 return Err(Stop::Held);
             }
         }
-        source.ledger.sent(end, num_bytes);
+        source.ledger.sent(Resume { covered: end, open: record.open }, num_bytes);
         source.stamped_until = source.stamped_until.max(end);
-        if self.inflight_bytes == 0 {
-            self.acked_at = now.mono;
+        self.topics.sent(topic, partition, num_bytes, now.mono);
+        if source.tally.count(end) {
+            self.stats.read_events += 1;
+            self.stats.invalid_utf8_events += u64::from(flags.contains(Flags::INVALID_UTF8));
         }
-        self.inflight_bytes += u64::from(num_bytes);
-        self.stats.read_events += 1;
-        self.stats.truncated_events += u64::from(flags.contains(Flags::TRUNCATED));
-        self.stats.invalid_utf8_events += u64::from(flags.contains(Flags::INVALID_UTF8));
+        if flags.contains(Flags::TRUNCATED) && source.tally.is_newly_oversize(end, source.ledger.acknowledged()) {
+            self.stats.truncated_events += 1;
+            if source.tally.num_oversize() == 1 {
+                let path = source.path.display();
+                warn!(%path, start, end, bytes = end - start, "line cut to limits.max_record; more of this file are only counted");
+            }
+        }
         Ok(())
     }
 
-    fn drop_too_large(&mut self, slot: usize, range: CoveredRange) {
+    fn drop_too_large(&mut self, slot: usize, range: CoveredRange, open: Open) {
         let Some(source) = self.sources[slot].as_mut() else { return };
-        source.ledger.skipped(range.end());
-        // What is read a second time was counted.
-        if range.end() > source.dropped_until {
-            source.dropped_until = range.end();
+        source.ledger.skipped(Resume { covered: range.end(), open });
+        self.stats.read_events += u64::from(source.tally.count(range.end()));
+        if source.tally.is_newly_oversize(range.end(), source.ledger.acknowledged()) {
+            source.tally.finish(1);
             let path = source.path.clone();
             *self.stats.dropped_events.entry("too_large").or_default() += 1;
             self.lost("too_large", &path, range.start, range.end());
@@ -128,10 +141,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let delay = source.delays.next_delay();
         source.retry_at = Some(now.mono + delay);
-        if source.delays.num_attempts() == 1 {
+        let topic = self.settings.inputs[source.input].topic;
+        if self.topics.failed(topic, slot) {
             warn!(
-                path = %source.path.display(), position, error = %code, retry_in = ?delay,
-                "records are not delivered, the file waits and will go on from the first of them"
+                topic = self.settings.topics[topic], path = %source.path.display(), position, error = %code, retry_in = ?delay,
+                "records are not delivered, the files of this topic wait and will go on from the first of them"
             );
         }
     }

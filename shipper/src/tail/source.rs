@@ -6,10 +6,12 @@ use std::time::Duration;
 use millrace_common::record::SourceId;
 use millrace_common::retry::Delays;
 
-use crate::checkpoint::ledger::PositionLedger;
-use crate::checkpoint::row::{Guard, HourNote, Print, Row};
+use super::tally::Tally;
+use crate::checkpoint::ledger::{PositionLedger, Sequence};
+use crate::checkpoint::row::{Carried, Carry, Guard, HourNote, Print, Row};
 use crate::encode::own_fields::OwnFields;
-use crate::frame::LongSearch;
+use crate::frame::assemble::{Open, Waiting};
+use crate::frame::plain::LongSearch;
 use crate::read::Identity;
 
 /// What became of the file.
@@ -74,6 +76,13 @@ pub struct Source<F> {
     pub gone_at: Option<Duration>,
     /// End of the last record handed to the producer: the next one covers from here.
     pub covered: u64,
+    /// The events that are open there.
+    pub open: Open,
+    /// The events that are open at the end of the file, which is at this position.
+    pub waiting: Option<(u64, Waiting)>,
+    /// No event ends within a usual window: the next one must be larger.
+    pub wants_reach: bool,
+    pub rotation: Rotation,
     /// The most bytes that the file was seen to have.
     pub size: u64,
     /// Size and time of modification when it was last examined. The time tells of a rewrite to the same size.
@@ -114,8 +123,7 @@ pub struct Source<F> {
     pub partition: Option<i32>,
     /// Records are cut to this size: the setting, or less where the topic refused more.
     pub max_record: usize,
-    /// No event that ends behind this position was dropped.
-    pub dropped_until: u64,
+    pub tally: Tally,
     /// When the file last grew.
     pub grown_at: Duration,
     pub last_seen_ms: i64,
@@ -124,6 +132,31 @@ pub struct Source<F> {
     pub waits_for: Option<u64>,
     pub delays: Delays,
     pub retry_at: Option<Duration>,
+}
+
+/// How events go on from one file to the next.
+#[derive(Debug, Default)]
+pub struct Rotation {
+    /// The path that a scan last saw the file leave, and when.
+    pub left: Option<(PathBuf, Duration)>,
+    /// The file that stood at this one's path before. Until it is known whether its last events go on here, nothing is
+    /// sent.
+    pub follows: Option<SourceId>,
+    /// The slot of a source that waits for this one's end.
+    pub followed_by: Option<usize>,
+    /// The first events began in another file.
+    pub carry: Option<Arrived>,
+    /// The last events go on in another file.
+    pub carried: Option<Carried>,
+}
+
+/// What another file has of the first events.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived {
+    pub carry: Carry,
+    /// The entry in the other source's ledger that is settled with the first events. `None` until that source was read so
+    /// far.
+    pub sequence: Option<Sequence>,
 }
 
 /// A run of NULs, so far.
@@ -200,6 +233,9 @@ impl<F> Source<F> {
             generation: self.generation,
             size: self.size,
             acknowledged,
+            open: self.ledger.resume().open,
+            carry: self.rotation.carry.map(|arrived| arrived.carry),
+            carried: self.rotation.carried,
             horizon: self.next_horizon,
             prefix: self.prefix,
             guard: self.ahead.unwrap_or(self.guard),
@@ -214,10 +250,23 @@ impl<F> Source<F> {
         // What was read beyond is still compared: `before` may already be bytes of a rewrite.
         self.ahead = self.ahead.or(Some(self.guard)).filter(|ahead| ahead.position > position);
         self.covered = position;
+        self.open = self.ledger.resume().open;
+        self.waiting = None;
         self.guard = Guard::new(position, before);
         self.long = None;
         self.hole = None;
         self.unfinished = None;
+    }
+
+    /// Where the bytes begin that the next events are made of; `None` if that is in the file before.
+    pub fn events_start(&self) -> Option<u64> {
+        let reach = self.open.iter().copied().max().map_or(0, u64::from);
+        self.covered.checked_sub(reach)
+    }
+
+    /// Whether it waits for another source, and must be looked at again although its file has not grown.
+    pub fn waits_for_source(&self) -> bool {
+        self.rotation.follows.is_some() || (self.rotation.carry.is_some() && self.waiting.is_none())
     }
 
     pub fn unread(&self) -> u64 {
@@ -241,7 +290,14 @@ impl<F> Source<F> {
 
     /// Whether everything it was seen to have was read and acknowledged.
     pub fn is_done(&self) -> bool {
-        self.unread() == 0 && self.is_settled()
+        self.unread() == 0 && self.is_settled() && !self.has_open_events()
+    }
+
+    /// Whether events are open that its bytes, or those of another source, may belong to.
+    pub fn has_open_events(&self) -> bool {
+        let Rotation { follows, carry, carried, .. } = &self.rotation;
+        let is_carried = carried.is_some_and(|carried| !carried.is_settled);
+        self.waiting.is_some() || follows.is_some() || carry.is_some() || is_carried
     }
 
     /// Whether it has content that waits until it is known to be no copy.

@@ -20,6 +20,9 @@ pub struct Stats {
     pub rotations: BTreeMap<&'static str, u64>,
     pub produce_errors: BTreeMap<String, u64>,
     pub rewinds: u64,
+    /// Events that began in one file and went on in the next, and were cut in two after all: one of the files was lost
+    /// before the event was acknowledged. Its lines may have been sent twice.
+    pub rotation_splits: u64,
     pub corrupt_checkpoints: u64,
 }
 
@@ -50,11 +53,26 @@ pub struct Gauges {
     /// Files left alone for their age.
     pub ignored_files: u64,
     pub sources: u64,
-    /// Seconds since the oldest outstanding record could have been acknowledged, 0 if none is.
+    /// The longest that a partition with outstanding records has been without an answer.
     pub oldest_unacked_seconds: u64,
     pub checkpoint_errors: u64,
     /// Why records do not flow, if they do not.
     pub blocked: Vec<&'static str>,
+    /// Events read that are neither acknowledged nor dropped.
+    pub pending_events: u64,
+    pub topics: Vec<TopicGauges>,
+}
+
+/// How things stand with one topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicGauges {
+    pub name: String,
+    pub num_partitions: Option<u32>,
+    pub inflight_bytes: u64,
+    /// Those of the reasons that are about a topic.
+    pub blocked: Vec<&'static str>,
+    /// Partitions that acknowledge nothing, with their brokers.
+    pub stalled: Vec<(i32, String)>,
 }
 
 pub const BLOCKED_REASONS: [&str; 5] =

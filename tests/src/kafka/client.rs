@@ -114,6 +114,27 @@ impl KafkaClient {
         Ok(metadata.is_ok_and(|metadata| !metadata.brokers().is_empty()))
     }
 
+    /// The number of brokers that the cluster has.
+    ///
+    /// # Errors
+    ///
+    /// If none answers.
+    pub fn num_brokers(&self) -> Result<usize> {
+        Ok(self.consumer("harness")?.fetch_metadata(None, TIMEOUT)?.brokers().len())
+    }
+
+    /// The leaders of a topic's partitions, by broker id; -1 for none.
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer.
+    pub fn leaders(&self, topic: &str) -> Result<Vec<i32>> {
+        let metadata = self.consumer("harness")?.fetch_metadata(Some(topic), TIMEOUT)?;
+        let partitions = metadata.topics().iter().flat_map(|found| found.partitions());
+        let by_id: std::collections::BTreeMap<i32, i32> = partitions.map(|p| (p.id(), p.leader())).collect();
+        Ok(by_id.into_values().collect())
+    }
+
     /// Creates a topic with one replica; `settings` are topic settings such as
     /// `("max.message.bytes", "65536")`.
     ///
@@ -121,10 +142,25 @@ impl KafkaClient {
     ///
     /// If the broker refuses, or knows the topic already.
     pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<()> {
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        self.create(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), settings)
+    }
+
+    /// Creates a topic whose partitions stand on the given brokers, the leader first.
+    ///
+    /// # Errors
+    ///
+    /// As [`KafkaClient::create_topic`].
+    pub fn create_topic_on(&self, name: &str, replicas: &[Vec<i32>], settings: &[(&str, &str)]) -> Result<()> {
+        let assignment: Vec<&[i32]> = replicas.iter().map(Vec::as_slice).collect();
+        let num_partitions = i32::try_from(replicas.len())?;
+        self.create(NewTopic::new(name, num_partitions, TopicReplication::Variable(&assignment)), settings)
+    }
+
+    fn create<'a>(&self, mut topic: NewTopic<'a>, settings: &[(&'a str, &'a str)]) -> Result<()> {
         for (key, value) in settings {
             topic = topic.set(key, value);
         }
+        let (name, partitions) = (topic.name, topic.num_partitions);
         let admin = self.admin()?;
         let results = block_on(admin.create_topics([&topic], &admin_options()))?;
         for result in results {

@@ -1,9 +1,12 @@
 //! A real Kafka broker, and a client that looks at it from outside the programs under test.
 
 mod client;
+mod cluster;
 mod offsets;
 mod server;
+mod tools;
 
 pub use client::{KafkaClient, Record};
+pub use cluster::Cluster;
 pub use offsets::Offsets;
-pub use server::{Kafka, Options};
+pub use server::{Kafka, Options, PASSWORD, USER};

@@ -5,16 +5,16 @@ use std::fs;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::KafkaClient;
+use super::tools::Java;
 use crate::process::{Launch, Lifetime, Process};
 use crate::proxy::Proxy;
-use crate::{ports, scratch, servers, wait};
+use crate::{ports, scratch, wait};
 
 const START_LIMIT: Duration = Duration::from_secs(90);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -44,6 +44,7 @@ impl Default for Options {
 pub struct Kafka {
     client: KafkaClient,
     launch: Launch,
+    java: Java,
     /// `None` while stopped.
     process: Mutex<Option<Process>>,
 }
@@ -68,7 +69,7 @@ impl Kafka {
     ///
     /// If it does not start.
     pub fn start(options: &Options) -> Result<Self> {
-        Self::start_advertised(options, None)
+        Self::start_member(options, &Member::alone()?, None)
     }
 
     /// Starts a broker and a proxy before it. Whoever begins with the proxy's address stays
@@ -81,34 +82,46 @@ impl Kafka {
     pub fn start_behind_proxy(options: &Options) -> Result<(Self, Proxy)> {
         let behind = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
         let proxy = Proxy::start(behind)?;
-        let kafka = Self::start_advertised(options, Some((behind, proxy.addr())))?;
+        let entrance = Entrance { listens: behind, advertised: proxy.addr(), is_guarded: false };
+        let kafka = Self::start_member(options, &Member::alone()?, Some(entrance))?;
         Ok((kafka, proxy))
     }
 
-    fn start_advertised(options: &Options, proxied: Option<(SocketAddr, SocketAddr)>) -> Result<Self> {
-        let home = servers::home("kafka")?;
-        let java = servers::java_home(17)?.join("bin/java");
+    /// Starts a broker with an authorizer, and returns an address for its user [`USER`], who may do what
+    /// [`Kafka::allow`] says; the harness itself may do everything.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub fn start_guarded(options: &Options) -> Result<(Self, SocketAddr)> {
+        let addr = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
+        let entrance = Entrance { listens: addr, advertised: addr, is_guarded: true };
+        Ok((Self::start_member(options, &Member::alone()?, Some(entrance))?, addr))
+    }
+
+    pub(super) fn start_member(options: &Options, member: &Member, entrance: Option<Entrance>) -> Result<Self> {
+        let java = Java::find()?;
         let dir = match &options.dir {
             Some(dir) => dir.clone(),
             None => scratch::dir("kafka")?,
         };
         fs::create_dir_all(&dir)?;
         let port = options.port.map_or_else(ports::free, Ok)?;
-        let class_path = format!("{}/libs/*", home.display());
         let properties = dir.join("server.properties");
-        fs::write(&properties, settings(options, &dir, port, proxied)?)?;
+        fs::write(&properties, settings(options, &dir, port, member, entrance)?)?;
         if !dir.join("data/meta.properties").exists() {
-            format_storage(&java, &class_path, &properties)?;
+            format_storage(&java, &properties)?;
         }
-        let launch = Launch::program("kafka", &java, &dir.join("kafka.log"))
+        let launch = Launch::program("kafka", &java.program, &dir.join("kafka.log"))
             .arg(format!("-Xms{0}m", options.heap_mib.min(128)))
             .arg(format!("-Xmx{}m", options.heap_mib))
             .args(["-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.showDateTime=true"])
-            .args(["-cp", &class_path, "kafka.Kafka"])
+            .args(["-cp", &java.class_path, "kafka.Kafka"])
             .arg(&properties)
             .dir(&dir)
             .lifetime(options.lifetime);
-        let kafka = Self { client: KafkaClient::new(&format!("127.0.0.1:{port}")), launch, process: Mutex::new(None) };
+        let client = KafkaClient::new(&format!("127.0.0.1:{port}"));
+        let kafka = Self { client, launch, java, process: Mutex::new(None) };
         kafka.start_again()?;
         Ok(kafka)
     }
@@ -168,6 +181,39 @@ impl Kafka {
         self.slot().as_mut().map(look).context("kafka is stopped")
     }
 
+    /// Lets [`USER`] do something to a topic, such as `Write`.
+    ///
+    /// # Errors
+    ///
+    /// If the broker refuses.
+    pub fn allow(&self, operation: &str, topic: &str) -> Result<()> {
+        self.change_acls(&["--add"], operation, topic)
+    }
+
+    /// Takes back what [`Kafka::allow`] gave.
+    ///
+    /// # Errors
+    ///
+    /// If the broker refuses.
+    pub fn forbid(&self, operation: &str, topic: &str) -> Result<()> {
+        self.change_acls(&["--remove", "--force"], operation, topic)
+    }
+
+    fn change_acls(&self, how: &[&str], operation: &str, topic: &str) -> Result<()> {
+        let principal = format!("User:{USER}");
+        let what = ["--allow-principal", &principal, "--operation", operation, "--topic", topic];
+        self.tool("org.apache.kafka.tools.AclCommand", &[how, &what].concat()).map(|_| ())
+    }
+
+    /// Runs one of Kafka's own tools on this broker and returns what it prints.
+    ///
+    /// # Errors
+    ///
+    /// If it fails.
+    pub fn tool(&self, class: &str, args: &[&str]) -> Result<String> {
+        self.java.run(class, &[&["--bootstrap-server", self.client.bootstrap()], args].concat())
+    }
+
     fn take(&self) -> Result<Process> {
         self.slot().take().context("kafka is stopped already")
     }
@@ -185,23 +231,54 @@ impl Deref for Kafka {
     }
 }
 
-fn settings(options: &Options, dir: &Path, port: u16, proxied: Option<(SocketAddr, SocketAddr)>) -> Result<String> {
-    let controller = ports::free()?;
-    let mut listeners = format!("PLAIN://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
-    let mut advertised = format!("PLAIN://127.0.0.1:{port}");
-    if let Some((behind, front)) = proxied {
-        write!(listeners, ",PROXIED://{behind}")?;
-        write!(advertised, ",PROXIED://{front}")?;
+/// The user of a guarded entrance, and its password.
+pub const USER: &str = "app";
+pub const PASSWORD: &str = "app-secret";
+
+/// A way in besides the harness's own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entrance {
+    pub listens: SocketAddr,
+    /// What the broker tells its clients to connect to.
+    pub advertised: SocketAddr,
+    /// Whether clients are users with rights of their own.
+    pub is_guarded: bool,
+}
+
+/// The place of a broker in its cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub node_id: usize,
+    /// The controllers' ports: broker `n` stands at `n - 1`.
+    pub controllers: Vec<u16>,
+}
+
+impl Member {
+    fn alone() -> Result<Self> {
+        Ok(Self { node_id: 1, controllers: vec![ports::free()?] })
     }
+}
+
+fn settings(options: &Options, dir: &Path, port: u16, member: &Member, entrance: Option<Entrance>) -> Result<String> {
+    let Member { node_id, controllers } = member;
+    let voters: Vec<_> = controllers.iter().zip(1..).map(|(port, id)| format!("{id}@127.0.0.1:{port}")).collect();
+    let mut listeners = format!("PLAIN://127.0.0.1:{port},CONTROLLER://127.0.0.1:{}", controllers[node_id - 1]);
+    let mut advertised = format!("PLAIN://127.0.0.1:{port}");
+    if let Some(Entrance { listens, advertised: front, .. }) = entrance {
+        write!(listeners, ",ENTRANCE://{listens}")?;
+        write!(advertised, ",ENTRANCE://{front}")?;
+    }
+    let is_guarded = entrance.is_some_and(|entrance| entrance.is_guarded);
+    let protocol = if is_guarded { "SASL_PLAINTEXT" } else { "PLAINTEXT" };
     let mut text = format!(
         "process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
+node.id={node_id}
+controller.quorum.voters={}
 listeners={listeners}
 advertised.listeners={advertised}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAIN
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAIN:PLAINTEXT,PROXIED:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAIN:PLAINTEXT,ENTRANCE:{protocol}
 log.dirs={}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -214,28 +291,25 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 log.cleaner.dedupe.buffer.size=8388608
 ",
+        voters.join(","),
         dir.join("data").display()
     );
+    if is_guarded {
+        let login = "org.apache.kafka.common.security.plain.PlainLoginModule";
+        writeln!(text, "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer")?;
+        writeln!(text, "super.users=User:ANONYMOUS")?;
+        writeln!(text, "listener.name.entrance.sasl.enabled.mechanisms=PLAIN")?;
+        writeln!(text, "listener.name.entrance.plain.sasl.jaas.config={login} required user_{USER}=\"{PASSWORD}\";")?;
+    }
     for (key, value) in &options.settings {
         writeln!(text, "{key}={value}")?;
     }
     Ok(text)
 }
 
-fn format_storage(java: &Path, class_path: &str, properties: &Path) -> Result<()> {
+fn format_storage(java: &Java, properties: &Path) -> Result<()> {
     // 22 characters of base64, as every cluster id; no two of our clusters ever meet.
     let cluster_id = "bWlsbHJhY2UtdGVzdC1uby";
-    let output = Command::new(java)
-        .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", class_path])
-        .args(["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c"])
-        .arg(properties)
-        .output()
-        .context("cannot run Kafka's storage tool")?;
-    ensure!(
-        output.status.success(),
-        "Kafka's storage tool failed: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
+    let properties = properties.to_string_lossy();
+    java.run("kafka.tools.StorageTool", &["format", "-t", cluster_id, "-c", &properties]).map(|_| ())
 }

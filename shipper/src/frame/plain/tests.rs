@@ -75,7 +75,7 @@ proptest! {
     ) {
         let bytes = bytes.as_bytes();
         let whole = next_event(bytes, noted.map(|b| b as usize));
-        let mut search = LongSearch::new(0);
+        let mut search = LongSearch::new(0, LineEnd::Lf);
         let mut found = None;
         for size in sizes.into_iter().chain(std::iter::repeat_n(9, 9)) {
             let from = search.searched as usize;
