@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tracing::{info, warn};
 
 use super::begin::Opened;
-use super::source::Fate;
+use super::source::{Fate, Loss};
 use super::{Now, Tailer};
 use crate::checkpoint::store::Store;
 use crate::discover::Found;
@@ -29,7 +29,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let mut adopted = Vec::new();
         for found in found {
             let (path, stat) = (found.path.clone(), found.stat);
-            let known = self.by_identity.get(&stat.identity).copied();
+            let known = self.source_of(&found);
             if known.is_none() && self.is_ignored(&found, now) {
                 self.num_ignored += 1;
                 continue;
@@ -71,6 +71,18 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.settle_truncated(now);
         self.settle_rewritten(now);
         self.is_scanned = true;
+    }
+
+    /// The source that stands for the file.
+    fn source_of(&mut self, found: &Found) -> Option<usize> {
+        let slot = self.by_identity.get(&found.stat.identity).copied()?;
+        let source = self.sources[slot].as_ref()?;
+        // While no descriptor held it, its number may have been given to another file: only birth times tell.
+        let is_other = source.is_closed && source.identity.birth_time_ns == 0 && source.input != found.input;
+        if is_other {
+            self.give_up(slot, Loss::Deleted);
+        }
+        (!is_other).then_some(slot)
     }
 
     /// Whether the file is too old to begin with. A file that is known is read on, however old.

@@ -51,7 +51,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 let Some(source) = self.sources[slot].as_ref() else { return false };
                 // What lies under its name now may be another file.
                 source.fate == Fate::Listed
-                    && (!needs_done || (source.is_done() && !source.is_queued))
+                    && if needs_done { source.is_done() && !source.is_queued } else { !source.is_carrying() }
                     && self.files.stat_path(&source.current_path).is_ok_and(|stat| stat.identity == source.identity)
             };
             let oldest = |needs_done| self.opened.iter().copied().find(|&slot| may_close(slot, needs_done));

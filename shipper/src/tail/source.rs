@@ -295,9 +295,14 @@ impl<F> Source<F> {
 
     /// Whether events are open that its bytes, or those of another source, may belong to.
     pub fn has_open_events(&self) -> bool {
-        let Rotation { follows, carry, carried, .. } = &self.rotation;
-        let is_carried = carried.is_some_and(|carried| !carried.is_settled);
-        self.waiting.is_some() || follows.is_some() || carry.is_some() || is_carried
+        self.waiting.is_some() || self.rotation.follows.is_some() || self.is_carrying()
+    }
+
+    /// Whether its last events go on in another file or its first ones began there: both must be at hand until they are
+    /// acknowledged.
+    pub fn is_carrying(&self) -> bool {
+        let Rotation { carry, carried, .. } = &self.rotation;
+        carry.is_some() || carried.is_some_and(|carried| !carried.is_settled)
     }
 
     /// Whether it has content that waits until it is known to be no copy.
