@@ -79,7 +79,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             (None, None) => return,
         };
         let patience = if self.is_flushing { Duration::ZERO } else { patience };
-        let is_held = source.is_queued || source.waits_for.is_some() || source.truncated_at.is_some();
+        // What it is about to be read for may be a truncation.
+        let is_held = source.is_queued || source.waits_for.is_some() || source.retry_at.is_some();
+        let is_held = is_held || source.truncated_at.is_some();
         if is_held || now.mono < source.grown_at + patience {
             return;
         }
