@@ -69,6 +69,20 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.opened.retain(|&s| s != slot);
     }
 
+    /// Whether a file that was closed has not changed since. One that has is read on. An open one is looked at anyway.
+    pub(super) fn is_as_left(&mut self, slot: usize, now: Now) -> bool {
+        if self.sources[slot].as_ref().is_none_or(|source| !source.is_closed) {
+            return true;
+        }
+        if !self.open_again(slot, now) {
+            return false;
+        }
+        let file = self.sources[slot].as_ref().and_then(|source| source.file.as_ref());
+        let Some(Ok(stat)) = file.map(|file| self.files.stat(file)) else { return false };
+        self.note_look(slot, stat, now);
+        self.sources[slot].as_ref().is_some_and(|source| !source.is_queued)
+    }
+
     /// Closes a file that is read and was quiet for long.
     pub(super) fn close_quiet(&mut self, slot: usize, now: Now) {
         let Some(source) = self.sources[slot].as_ref() else { return };

@@ -85,7 +85,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if is_held || now.mono < source.grown_at + patience {
             return;
         }
-        self.end_at(slot, end);
+        if self.is_as_left(slot, now) {
+            self.end_at(slot, end);
+        }
     }
 
     /// Lets go of a file that ended: nobody can write to it, or nobody did for long.

@@ -24,6 +24,7 @@ use self::files::{Files, Handle};
 use self::random::Random;
 use self::store::{DiskState, Saver};
 use super::hold::HoldLimits;
+use super::source::Fate;
 use super::{InputSettings, Now, Settings, Tailer};
 use crate::checkpoint::row;
 use crate::discover::Found;
@@ -514,7 +515,7 @@ impl World {
         self.finish_lines();
         for round in 0..400 {
             if round == 200 {
-                self.is_one_finished = self.is_finished(0);
+                self.is_one_finished = self.is_finished(0) || self.is_out_of_descriptors();
                 self.topics.borrow_mut().is_hung = [false; NUM_TOPICS];
             }
             self.pass(Duration::from_secs(if round % 100 == 99 { 400 } else { 1 }));
@@ -537,6 +538,14 @@ impl World {
         let Some(tailer) = &self.tailer else { return false };
         let mut sources = tailer.rows().filter(|source| source.input == topic);
         sources.all(|source| source.is_settled() && !source.is_queued && source.retry_at.is_none())
+    }
+
+    /// Whether vanished files of the topic that may have hung take all descriptors but one. They are held within their own
+    /// limits; a file that may be a copy needs one more for its original.
+    fn is_out_of_descriptors(&self) -> bool {
+        let sources = self.tailer.iter().flat_map(|tailer| tailer.rows());
+        let held = sources.filter(|s| s.input == 1 && s.file.is_some() && s.fate != Fate::Listed);
+        held.count() + 1 >= self.open_files
     }
 
     /// Prints where things stand, for a replayed schedule.
@@ -686,6 +695,6 @@ fn no_line_is_lost_doubled_or_torn_under_random_faults() {
     }
     let num_schedules = number("SIMULATION_SCHEDULES").unwrap_or(10_000);
     let faults: Vec<_> = (0..num_schedules).filter_map(|seed| run(seed).err()).collect();
-    let shown = &faults[..faults.len().min(40)];
+    let shown = &faults[..faults.len().min(5)];
     assert!(faults.is_empty(), "{} of {num_schedules} schedules failed: {shown:#?}", faults.len());
 }
