@@ -26,7 +26,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             let is_open = s.unfinished.is_some() || s.waiting.is_some();
             let is_awaited =
                 self.awaits_events_until.is_some() && s.waiting.is_some_and(|(_, waiting)| !waiting.is_cut);
-            let is_whole = !(self.is_flushing && is_open) && !is_awaited;
+            let is_whole = !(is_awaited || (self.is_flushing && is_open));
             is_decided && is_whole && !s.is_queued && s.is_settled() && s.retry_at.is_none()
         };
         self.is_scanned && self.ready.is_empty() && self.sources.iter().flatten().all(is_idle)
