@@ -18,3 +18,4 @@ pub mod checkpoint;
 pub mod tail;
 pub mod pipeline;
 pub mod status;
+pub mod inspect;

@@ -9,6 +9,7 @@ use millrace_common::exit::Exit;
 use millrace_common::telemetry::logs::{self, LogFormat};
 use millrace_common::telemetry::metrics;
 use millrace_shipper::config::{self, Config};
+use millrace_shipper::inspect::{self, Place, StatusArgs};
 use millrace_shipper::pipeline::{self, Until};
 use tracing::error;
 
@@ -38,6 +39,20 @@ enum Command {
         #[command(flatten)]
         settings: Flags,
     },
+    /// Show where every file stands: from the running process if it answers, else from its checkpoint.
+    Status {
+        #[command(flatten)]
+        args: StatusArgs,
+        /// Configuration file (YAML) of the shipper, for its data folder and admin address.
+        #[arg(short, long, value_name = "FILE", env = "SHIPPER_CONFIG")]
+        config: Option<PathBuf>,
+        /// Folder of the checkpoint.
+        #[arg(long, value_name = "DIR", env = "SHIPPER_DATA_DIR")]
+        data_dir: Option<PathBuf>,
+        /// Address at which the shipper answers [default: 127.0.0.1:9640].
+        #[arg(long, value_name = "HOST:PORT", env = "SHIPPER_ADMIN_LISTEN")]
+        admin_listen: Option<String>,
+    },
     /// Print a script that completes command lines in a shell.
     Completions { shell: Shell },
 }
@@ -48,7 +63,7 @@ fn completions(shell: Shell) -> Vec<u8> {
     script
 }
 
-#[derive(Args)]
+#[derive(Args, Default)]
 struct Flags {
     /// Configuration file (YAML). Flags win over it.
     #[arg(short, long, value_name = "FILE", env = "SHIPPER_CONFIG")]
@@ -112,6 +127,24 @@ impl Flags {
         Ok(settings)
     }
 
+    /// Of a configuration, what `status` needs.
+    fn place(
+        config: Option<&PathBuf>,
+        data_dir: Option<&PathBuf>,
+        listen: Option<&String>,
+    ) -> Result<Place, (String, Exit)> {
+        let flags = Self { config: config.cloned(), ..Self::default() };
+        let loaded = flags.config.is_some().then(|| flags.load()).transpose()?;
+        let of_file = loaded.as_ref();
+        Ok(Place {
+            data_dir: data_dir.cloned().or(of_file.map(|config| config.data_dir.clone())),
+            listen: listen
+                .cloned()
+                .or(of_file.map(|c| c.listen.clone()))
+                .unwrap_or_else(|| "127.0.0.1:9640".to_owned()),
+        })
+    }
+
     /// Reads the file and lays the flags over it.
     fn load(&self) -> Result<Config, (String, Exit)> {
         let settings = self.settings().map_err(|fault| (fault, Exit::Usage))?;
@@ -150,6 +183,16 @@ fn main() -> ExitCode {
     let (flags, until) = match &cli.command {
         Command::Run { settings, until } => (settings, Some(until.as_ref().map_or(Until::Signal, |_| Until::Eof))),
         Command::Check { settings } => (settings, None),
+        Command::Status { args, config, data_dir, admin_listen } => {
+            return match Flags::place(config.as_ref(), data_dir.as_ref(), admin_listen.as_ref()) {
+                Ok(place) => inspect::run(args, &place),
+                Err((faults, exit)) => {
+                    eprintln!("{faults}");
+                    exit
+                }
+            }
+            .into();
+        }
         Command::Completions { shell } => {
             let printed = std::io::stdout().write_all(&completions(*shell));
             return printed.map_or(Exit::Io, |()| Exit::Clean).into();

@@ -11,6 +11,7 @@ use millrace_common::shutdown::Signals;
 use millrace_common::telemetry::admin::{self, AdminOptions};
 use millrace_common::telemetry::metrics::MetricsHandle;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::process::{Resource, Rlimit};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
@@ -21,7 +22,7 @@ use crate::discover::watch::Watcher;
 use crate::produce::kafka::KafkaBroker;
 use crate::read::Disk;
 use crate::status::Board;
-use crate::tail::stats::Gauges;
+use crate::tail::stats::{Gauges, Given};
 use crate::tail::{Now, Settings, Tailer};
 
 /// When to stop by itself.
@@ -56,6 +57,8 @@ type Tail = Tailer<Disk, KafkaBroker, DiskStore>;
 
 /// Runs until a signal, or until the files are read.
 pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit> {
+    let allowed = allow_open_files();
+    let open_files = config.open_files.unwrap_or(allowed);
     let dir = DataDir::open(&config.data_dir)?;
     let loaded = dir.load()?;
     let host_name = match &config.host_name {
@@ -95,6 +98,9 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
         partial_after: config.partial_after,
         rotate_wait: config.rotate_wait,
         close_unlisted: config.close_unlisted,
+        close_idle: config.close_idle,
+        open_files,
+        hold_deleted: config.hold_deleted,
         max_absent: 100,
     };
     let tailer = Tailer::new(settings, Disk, broker, store, loaded.rows, loaded.num_corrupt);
@@ -108,10 +114,25 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
         clock: Clock::new(),
         config,
         until,
+        scan_took: Duration::ZERO,
         acked_events: 0,
         ack_pause: Loop::MIN_ACK_PAUSE,
     }
     .run()
+}
+
+/// Raises the soft limit on descriptors to the hard one, and returns how many of them files may take: the rest is for
+/// brokers, scrapers and the state.
+fn allow_open_files() -> usize {
+    const RESERVE: u64 = 512;
+    const ENOUGH: u64 = 4096;
+    let allowed = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: allowed.maximum, maximum: allowed.maximum };
+    let current = match rustix::process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => allowed.maximum,
+        Err(_) => allowed.current,
+    };
+    current.map_or(ENOUGH, |limit| (limit - RESERVE.min(limit / 2)).min(ENOUGH)) as usize
 }
 
 fn host_id(config: &Config, dir: &DataDir, host_name: &str) -> Result<String, StoreError> {
@@ -173,6 +194,7 @@ struct Loop {
     clock: Clock,
     config: Config,
     until: Until,
+    scan_took: Duration,
     acked_events: u64,
     ack_pause: Duration,
 }
@@ -181,7 +203,9 @@ impl Loop {
     const LOOK_EVERY: Duration = Duration::from_secs(1);
     const SCAN_EVERY_UNWATCHED: Duration = Duration::from_secs(1);
     /// A burst of renames asks for one scan, not for many.
-    const SCAN_PAUSE: Duration = Duration::from_millis(20);
+    const MIN_SCAN_PAUSE: Duration = Duration::from_millis(20);
+    /// Of the time, a tenth may go into scans that hints ask for.
+    const SCAN_SHARE: u32 = 10;
     const ACK_WAIT: Duration = Duration::from_millis(5);
     const MIN_ACK_PAUSE: Duration = Duration::from_millis(1);
     const MAX_ACK_PAUSE: Duration = Duration::from_millis(50);
@@ -208,9 +232,11 @@ impl Loop {
             }
             let every = if self.watcher.is_complete() { self.config.rescan } else { Self::SCAN_EVERY_UNWATCHED };
             let age = scanned_at.map_or(Duration::MAX, |at| now.mono - at);
-            if age >= every || (wants_scan && age >= Self::SCAN_PAUSE) {
+            if age >= every || (wants_scan && age >= self.scan_pause()) {
                 self.scan(now);
-                scanned_at = Some(self.clock.now().mono);
+                let ended = self.clock.now().mono;
+                self.scan_took = ended - now.mono;
+                scanned_at = Some(ended);
                 wants_scan = false;
             }
             if now.mono >= looked_at + Self::LOOK_EVERY || looked_at == Duration::ZERO {
@@ -219,6 +245,7 @@ impl Loop {
                 looked_at = now.mono.max(Duration::from_nanos(1));
             }
             let has_more = self.turn(now, Duration::ZERO);
+            wants_scan |= self.tailer.take_wants_scan();
             if self.until == Until::Eof && self.tailer.is_drained() {
                 break;
             }
@@ -228,6 +255,10 @@ impl Loop {
             self.rest(looked_at, wants_scan);
         }
         self.finish()
+    }
+
+    fn scan_pause(&self) -> Duration {
+        Self::MIN_SCAN_PAUSE.max(self.scan_took * Self::SCAN_SHARE)
     }
 
     fn publish(&self, now: Now) {
@@ -249,7 +280,7 @@ impl Loop {
     fn rest(&mut self, looked_at: Duration, wants_scan: bool) {
         let mut pause = (looked_at + Self::LOOK_EVERY).saturating_sub(self.clock.now().mono);
         if wants_scan {
-            pause = pause.min(Self::SCAN_PAUSE);
+            pause = pause.min(self.scan_pause());
         }
         pause = pause.min(self.ack_pause().unwrap_or(pause));
         let watch = self.watcher.as_fd();
@@ -306,6 +337,9 @@ impl Loop {
         while !self.tailer.is_drained() && self.clock.now().mono < reading_ends {
             let now = self.clock.now();
             if now.mono >= looked_at + Duration::from_millis(200) {
+                if is_reading && self.tailer.take_wants_scan() {
+                    self.scan(now);
+                }
                 self.tailer.look_around(now);
                 looked_at = now.mono;
             }
@@ -355,10 +389,11 @@ impl Loop {
                 let acknowledged = source.ledger.acknowledged();
                 json!({
                     "source": source.id, "input": self.tailer.input_id(source.input),
-                    "path": source.current_path.to_string_lossy(), "fate": format!("{:?}", source.fate).to_lowercase(),
+                    "path": source.current_path.to_string_lossy(), "fate": source.fate.name(), "state": source.state(),
                     "size": source.size, "read": source.covered, "acknowledged": acknowledged,
                     "behind": source.size.saturating_sub(acknowledged), "generation": source.generation,
-                    "inode": source.identity.inode, "birth_time_ns": source.identity.birth_time_ns,
+                    "device": source.identity.device, "inode": source.identity.inode,
+                    "birth_time_ns": source.identity.birth_time_ns, "open": source.file.is_some(),
                     "outstanding": source.ledger.num_outstanding(), "pending": source.tally.num_pending(),
                     "topic": self.tailer.topic(source.input), "partition": source.partition,
                 })
@@ -376,9 +411,19 @@ impl Loop {
                 })
             })
             .collect();
+        let given_up: Vec<_> = self
+            .tailer
+            .given_up()
+            .map(|Given { at_ms, path, start, end, reason }| {
+                json!({"at_ms": at_ms, "path": path.to_string_lossy(), "start": start, "end": end, "reason": reason})
+            })
+            .collect();
         json!({
-            "version": env!("CARGO_PKG_VERSION"), "blocked": gauges.blocked, "topics": topics,
-            "unread_bytes": gauges.unread_bytes, "inflight_bytes": gauges.inflight_bytes, "sources": sources,
+            "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "data_dir": self.config.data_dir,
+            "blocked": gauges.blocked, "topics": topics,
+            "unread_bytes": gauges.unread_bytes, "inflight_bytes": gauges.inflight_bytes,
+            "open_files": gauges.open_files, "ignored_files": gauges.ignored_files,
+            "lost_bytes": self.tailer.stats().lost_bytes, "last_given_up": given_up, "sources": sources,
         })
     }
 }

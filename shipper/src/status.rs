@@ -158,6 +158,7 @@ impl Health for Board {
                 "Folders that the kernel does not watch for us (fs.inotify.max_user_watches): changes are found by scans",
                 gauges.unwatched_folders,
             ),
+            ("shipper_ignored_files", "Files left alone for their age (ignore_older)", gauges.ignored_files),
             ("shipper_sources", "Sources followed", gauges.sources),
             (
                 "shipper_oldest_unacked_seconds",

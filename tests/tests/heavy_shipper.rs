@@ -1,15 +1,16 @@
 //! The shipper's rows of the failure catalogue that take minutes: `make test-heavy`.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use millrace_tests::kafka::{self, Kafka, KafkaClient};
+use millrace_tests::process::{Launch, built};
 use millrace_tests::proxy::{Mode, Proxy};
-use millrace_tests::rig::{LIMIT, Rig};
-use millrace_tests::topic_rig;
-use millrace_tests::wait;
+use millrace_tests::rig::{LIMIT, Rig, Shipper};
 use millrace_tests::writer::{Format, Traffic};
+use millrace_tests::{topic_rig, wait};
 use rdkafka::Message as _;
 use serde_json::json;
 
@@ -50,6 +51,55 @@ fn p01_broker_unreachable_for_a_minute() -> Result<()> {
     shipper.ensure_running()?;
     proxy.set(Mode::Pass)?;
     rig.wait_until_whole(Duration::from_secs(15))?;
+    shipper.stop()?;
+    rig.check_sent_once()
+}
+
+#[test]
+fn t35_twenty_thousand_files_with_256_descriptors() -> Result<()> {
+    const FILES: u64 = 20_000;
+    let rig = Rig::new("t35-heavy", 2)?;
+    for file in 0..FILES {
+        let name = format!("{file}.log");
+        rig.append(&name, rig.lines(&name, 0..1))?;
+    }
+    let _config = rig.launch()?;
+    let launch = Launch::program("shipper", "sh", &rig.dir.join("shipper.log"))
+        .args(["-c", r#"ulimit -n 256; exec "$0" run --config "$1""#])
+        .arg(built("shipper")?)
+        .arg(rig.dir.join("shipper.yaml"));
+    let mut shipper = rig.start_as(&launch)?;
+    let check_open = |shipper: &Shipper| -> Result<()> {
+        let num = shipper.open_files()?.len();
+        ensure!(num <= 200, "{num} descriptors");
+        Ok(())
+    };
+    wait::until_true("every first line", 4 * LIMIT, || {
+        check_open(&shipper)?;
+        Ok(rig.num_records()? >= FILES)
+    })?;
+    let saved = fs::metadata(rig.dir.join("state/checkpoint"))?.modified()?;
+    for file in (0..FILES).step_by(400) {
+        let name = format!("{file}.log");
+        rig.append(&name, rig.lines(&name, 1..11))?;
+    }
+    for file in [3, 7000, 19_999] {
+        rig.rename(&format!("{file}.log"), &format!("{file}.log.1"))?;
+    }
+    wait::until_true("every line", LIMIT, || {
+        check_open(&shipper)?;
+        Ok(rig.num_records()? >= FILES + 500)
+    })?;
+    wait::until_true("a newer checkpoint", LIMIT, || {
+        Ok(fs::metadata(rig.dir.join("state/checkpoint"))?.modified()? > saved)
+    })?;
+    std::thread::sleep(Duration::from_secs(5));
+    let (cpu, since) = (shipper.cpu_time().context("it runs")?, Instant::now());
+    std::thread::sleep(Duration::from_secs(60));
+    let cpu = shipper.cpu_time().context("it runs")? - cpu;
+    println!("{cpu:?} of CPU in {:?}, {:?} bytes resident", since.elapsed(), shipper.rss_bytes());
+    check_open(&shipper)?;
+    assert!(cpu < since.elapsed() / 20, "{cpu:?} of CPU in {:?}", since.elapsed());
     shipper.stop()?;
     rig.check_sent_once()
 }

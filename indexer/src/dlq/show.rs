@@ -1,34 +1,16 @@
 //! Letters as lines. Nothing that came with a letter can move the cursor or forge a line.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use millrace_common::terminal::acts;
+pub use millrace_common::terminal::escape;
 use serde::Serialize;
 
 use super::letter::ParkedLetter;
 
-/// Characters that act on a terminal instead of being seen: controls, line separators, and marks that turn the order of what
-/// follows.
-fn acts(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{061c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// The text with `\n`, `\t`, `\u{1b}` … for characters that act.
-pub fn escape(text: &str) -> Cow<'_, str> {
-    if !text.contains(acts) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if acts(c) { escaped.extend(c.escape_default()) } else { escaped.push(c) }
-    }
-    Cow::Owned(escaped)
-}
-
-/// The same for bytes, with `\xff` for what is not UTF-8.
+/// Bytes, with `\xff` for what is not UTF-8 and escapes for what acts on a terminal.
 fn escape_bytes(bytes: &[u8]) -> String {
     let mut escaped = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

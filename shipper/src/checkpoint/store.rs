@@ -128,7 +128,8 @@ impl DataDir {
         names.into_iter().find(|p| !p.exists()).unwrap_or_else(|| self.path.join("checkpoint.corrupt"))
     }
 
-    fn save(&self, rows: &[Row]) -> io::Result<()> {
+    /// Replaces the checkpoint; the one before is kept beside it.
+    pub fn save(&self, rows: &[Row]) -> io::Result<()> {
         let text = row::to_text(rows)?;
         let (current, old, link) = (self.path.join(CURRENT), self.path.join(OLD), self.path.join("checkpoint.link"));
         let aside = write_aside(&current, &text)?;
@@ -141,6 +142,39 @@ impl DataDir {
         }
         put_in_place(&aside, &current)
     }
+}
+
+/// Reads the newest checkpoint of a folder that another process may use, and changes nothing. Empty without one.
+pub fn read_checkpoint(dir: &Path) -> Result<Vec<Row>, StoreError> {
+    fs::metadata(dir).map_err(file_error(dir))?;
+    for name in [CURRENT, OLD] {
+        let path = dir.join(name);
+        match fs::read(&path) {
+            Ok(text) => match row::from_text(&text) {
+                Ok(rows) => return Ok(rows),
+                Err(fault) => warn!(file = %path.display(), %fault, "checkpoint cannot be read, trying the one before"),
+            },
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(file_error(&path)(cause)),
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// The process that has the folder locked, if one has.
+pub fn owner(dir: &Path) -> Result<Option<String>, StoreError> {
+    let path = dir.join("lock");
+    let mut lock = match File::open(&path) {
+        Ok(lock) => lock,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(file_error(&path)(cause)),
+    };
+    if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_ok() {
+        return Ok(None);
+    }
+    let mut owner = String::new();
+    lock.read_to_string(&mut owner).map_err(file_error(&path))?;
+    Ok(Some(owner.trim().to_owned()))
 }
 
 const CURRENT: &str = "checkpoint";

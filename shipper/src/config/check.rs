@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millrace_common::config::Faults;
+use millrace_common::config::{Faults, HumanDuration};
 use millrace_common::kafka::{self, Role};
 use millrace_common::telemetry::admin;
 
@@ -12,9 +12,11 @@ use crate::discover::scan::{PatternError, Patterns};
 use crate::encode::own_fields::{self, Field};
 use crate::encode::path_fields::{InputFields, PathRule};
 use crate::tail::InputSettings;
+use crate::tail::hold::HoldLimits;
 
 const MIN_MEMORY: u64 = 8 << 20;
 const MIN_RECORD: u64 = 4 << 10;
+const MIN_OPEN_FILES: u32 = 8;
 
 pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
     if raw.inputs.is_empty() {
@@ -34,7 +36,8 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
         let framing = Arc::new(framing::check(i, &input, raw.limits.memory.bytes(), faults));
         let content = content::check(&format!("inputs[{i}]"), framing::content(&input), &input, faults);
         let fields = check_fields(i, &input, faults);
-        inputs.push(InputSettings { id, topic, content, framing, fields });
+        let ignore_older = input.ignore_older.map(HumanDuration::duration);
+        inputs.push(InputSettings { id, topic, content, framing, fields, ignore_older });
     }
     for fault in kafka::check(Role::Producer, &raw.kafka.brokers, &raw.kafka.options) {
         faults.at(&format!("kafka.{}", fault.path)).add(fault.what, fault.remedy);
@@ -55,11 +58,18 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
         memory: raw.limits.memory.bytes(),
         max_record: raw.limits.max_record.bytes() as usize,
         on_oversize: raw.limits.on_oversize,
+        open_files: raw.limits.open_files.map(|num| num as usize),
+        hold_deleted: HoldLimits {
+            time: raw.limits.hold_deleted.time.duration(),
+            bytes: raw.limits.hold_deleted.bytes.bytes(),
+            min_free_percent: raw.limits.hold_deleted.min_free.value(),
+        },
         rescan: raw.files.rescan.duration(),
         checkpoint: raw.files.checkpoint.duration(),
         partial_after: raw.files.partial_after.duration(),
         rotate_wait: raw.files.rotate_wait.duration(),
         close_unlisted: raw.files.close_unlisted.duration(),
+        close_idle: raw.files.close_idle.duration(),
         drain: raw.shutdown.drain,
         partial: raw.shutdown.partial,
         deadline: raw.shutdown.deadline.duration(),
@@ -168,6 +178,9 @@ fn check_limits(limits: &RawLimits, faults: &mut Faults) {
     let (memory, max_record) = (limits.memory.bytes(), limits.max_record.bytes());
     if memory < MIN_MEMORY {
         faults.at("limits.memory").add(format!("{} is too little", limits.memory), "allow at least 8MiB");
+    }
+    if let Some(num) = limits.open_files.filter(|&num| num < MIN_OPEN_FILES) {
+        faults.at("limits.open_files").add(format!("{num} is too few"), "allow at least 8");
     }
     if max_record < MIN_RECORD {
         faults.at("limits.max_record").add(format!("{} is too little", limits.max_record), "allow at least 4KiB");

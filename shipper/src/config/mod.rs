@@ -14,6 +14,7 @@ use millrace_common::kafka::Options;
 pub use self::raw::{Drain, OnOversize, Partial};
 use crate::discover::scan::Patterns;
 use crate::tail::InputSettings;
+use crate::tail::hold::HoldLimits;
 
 /// Checked settings.
 #[derive(Debug)]
@@ -27,11 +28,14 @@ pub struct Config {
     pub memory: u64,
     pub max_record: usize,
     pub on_oversize: OnOversize,
+    pub open_files: Option<usize>,
+    pub hold_deleted: HoldLimits,
     pub rescan: Duration,
     pub checkpoint: Duration,
     pub partial_after: Duration,
     pub rotate_wait: Duration,
     pub close_unlisted: Duration,
+    pub close_idle: Duration,
     pub drain: Drain,
     pub partial: Partial,
     pub deadline: Duration,

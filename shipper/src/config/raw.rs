@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use millrace_common::config::{ByteSize, HumanDuration};
+use millrace_common::config::{ByteSize, HumanDuration, Percent};
 use millrace_common::kafka::Options;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -70,6 +70,8 @@ pub(super) struct RawInput {
     pub(super) types: BTreeMap<String, FieldType>,
     /// The time of an event that `logfmt` or `pattern` reads.
     pub(super) timestamp: Option<RawTimestamp>,
+    /// Files last written longer ago are left alone, and counted. One that is written to again is read from its start.
+    pub(super) ignore_older: Option<HumanDuration>,
     /// Character encoding, by a label of the WHATWG standard: `euc-kr`, `shift_jis`, `windows-1252`, … Records are UTF-8.
     pub(super) encoding: Option<String>,
     /// Fields to add to every record, by dotted name. They win over the line's own.
@@ -205,6 +207,31 @@ pub(super) struct RawLimits {
     /// Largest record. What becomes of a longer line says `on_oversize`.
     pub(super) max_record: ByteSize,
     pub(super) on_oversize: OnOversize,
+    /// Files open at the same time. Default: what the system allows the process, less what it needs itself, 4096 at most.
+    pub(super) open_files: Option<u32>,
+    pub(super) hold_deleted: RawHold,
+}
+
+/// How far files that were deleted, or renamed out of the patterns, are kept open until they are read to their end. Past
+/// one of the limits the oldest is given up, counted and logged.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawHold {
+    pub(super) time: HumanDuration,
+    /// Bytes of deleted files that are not yet acknowledged.
+    pub(super) bytes: ByteSize,
+    /// Share of the disk that must stay free.
+    pub(super) min_free: Percent,
+}
+
+impl Default for RawHold {
+    fn default() -> Self {
+        Self {
+            time: HumanDuration::new(Duration::from_secs(3600)),
+            bytes: ByteSize::new(1 << 30),
+            min_free: Percent::new(10.0),
+        }
+    }
 }
 
 /// What becomes of an event whose record would be too large.
@@ -224,6 +251,8 @@ impl Default for RawLimits {
             memory: ByteSize::new(32 << 20),
             max_record: ByteSize::new(900 << 10),
             on_oversize: OnOversize::default(),
+            open_files: None,
+            hold_deleted: RawHold::default(),
         }
     }
 }
@@ -241,6 +270,8 @@ pub(super) struct RawFiles {
     pub(super) rotate_wait: HumanDuration,
     /// How long a file renamed out of the patterns is kept open without growing.
     pub(super) close_unlisted: HumanDuration,
+    /// How long a file that is read is kept open without growing. It is opened again when it grows.
+    pub(super) close_idle: HumanDuration,
 }
 
 impl Default for RawFiles {
@@ -252,6 +283,7 @@ impl Default for RawFiles {
             partial_after: seconds(300),
             rotate_wait: seconds(5),
             close_unlisted: seconds(300),
+            close_idle: seconds(300),
         }
     }
 }

@@ -8,7 +8,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use walkdir::WalkDir;
 
 use super::Found;
-use crate::read::Disk;
+use crate::read::{Disk, FileSystem as _};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PatternError {
@@ -121,7 +121,7 @@ fn walk_one(input: usize, patterns: &Patterns, walk: &Walk, seen: &mut HashSet<P
                 if !walk.matcher.is_match(path) || patterns.is_excluded(path) || !seen.insert(path.to_owned()) {
                     continue;
                 }
-                match Disk::stat_path(path) {
+                match Disk.stat_path(path) {
                     Ok(stat) if stat.is_regular => scan.found.push(Found { input, path: entry.into_path(), stat }),
                     Ok(_) => {}
                     Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}

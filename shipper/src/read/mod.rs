@@ -31,19 +31,16 @@ pub trait FileSystem {
     type File;
 
     fn open(&self, path: &Path) -> io::Result<Self::File>;
+    fn stat_path(&self, path: &Path) -> io::Result<FileStat>;
     fn stat(&self, file: &Self::File) -> io::Result<FileStat>;
     /// Reads up to `buffer.len()` bytes at `position`; fewer only at the end of the file, where 0 is returned.
     fn read_at(&self, file: &Self::File, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+    /// The share of the file's disk that is free, in hundredths.
+    fn free_percent(&self, file: &Self::File) -> io::Result<f64>;
 }
 
 /// The real file system.
 pub struct Disk;
-
-impl Disk {
-    pub fn stat_path(path: &Path) -> io::Result<FileStat> {
-        std::fs::metadata(path).map(|m| file_stat(&m))
-    }
-}
 
 impl FileSystem for Disk {
     type File = File;
@@ -52,6 +49,10 @@ impl FileSystem for Disk {
         // Without O_NONBLOCK, a FIFO that matches the pattern would block the open until it has a writer.
         let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NOCTTY;
         std::fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
+    }
+
+    fn stat_path(&self, path: &Path) -> io::Result<FileStat> {
+        std::fs::metadata(path).map(|m| file_stat(&m))
     }
 
     fn stat(&self, file: &File) -> io::Result<FileStat> {
@@ -71,6 +72,12 @@ impl FileSystem for Disk {
             }
         }
         Ok(filled)
+    }
+
+    fn free_percent(&self, file: &File) -> io::Result<f64> {
+        let disk = rustix::fs::fstatvfs(file)?;
+        // What only root may use is as good as used.
+        Ok(disk.f_bavail as f64 * 100.0 / disk.f_blocks.max(1) as f64)
     }
 }
 

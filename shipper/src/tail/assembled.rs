@@ -70,7 +70,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if let Some(end) = handed_over {
             shifted.bytes = shifted.slice(shifted.start..end + shifted.shift);
         }
-        if let Err(stop) = self.settle_rotation(slot, shifted) {
+        if let Err(stop) = self.settle_rotation(slot, shifted, now) {
             return stop;
         }
         if let Some(stop) = self.skip_leading_hole(slot, shifted, view.is_full) {

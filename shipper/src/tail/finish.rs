@@ -22,10 +22,12 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Whether every file was read to its end and everything read is acknowledged.
     pub fn is_drained(&self) -> bool {
         let is_idle = |s: &Source<F::File>| {
+            let is_decided = s.truncated_at.is_none() && !s.is_held_back();
             let is_open = s.unfinished.is_some() || s.waiting.is_some();
             let is_awaited =
                 self.awaits_events_until.is_some() && s.waiting.is_some_and(|(_, waiting)| !waiting.is_cut);
-            !s.is_queued && s.is_settled() && s.retry_at.is_none() && !(self.is_flushing && is_open) && !is_awaited
+            let is_whole = !(is_awaited || (self.is_flushing && is_open));
+            is_decided && is_whole && !s.is_queued && s.is_settled() && s.retry_at.is_none()
         };
         self.is_scanned && self.ready.is_empty() && self.sources.iter().flatten().all(is_idle)
     }
@@ -33,10 +35,15 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Leaves the rest of every file for the next start.
     pub fn stop_reading(&mut self) {
         self.ready.clear();
+        self.opened.clear();
         self.topics.release_all();
         for source in self.sources.iter_mut().flatten() {
             source.is_queued = false;
             source.file = None;
+            source.is_closed = false;
+            // The next start finds out again.
+            source.truncated_at = None;
+            source.may_be_copy = false;
         }
     }
 

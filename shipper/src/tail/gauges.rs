@@ -68,9 +68,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         Gauges {
             unread_bytes: sources().map(Source::unread).sum(),
             inflight_bytes: self.topics.inflight_bytes(),
-            open_files: sources().filter(|s| s.file.is_some()).count() as u64,
+            open_files: self.opened.len() as u64,
             unreadable_files: self.unreadable.len() as u64,
             unwatched_folders: 0,
+            ignored_files: self.num_ignored,
             sources: sources().count() as u64,
             oldest_unacked_seconds: self.topics.waited(now.mono).as_secs(),
             checkpoint_errors: self.store.num_failures(),

@@ -2,11 +2,15 @@
 //! simulation can run it.
 
 mod adopt;
+mod begin;
+mod copies;
 mod pump;
 mod assembled;
 mod rotation;
 mod send;
 mod round;
+mod descriptors;
+pub mod hold;
 mod finish;
 mod topics;
 mod tally;
@@ -14,7 +18,7 @@ mod gauges;
 pub mod source;
 pub mod stats;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +26,9 @@ use std::time::Duration;
 use millrace_common::retry::Delays;
 use tracing::{info, warn};
 
-use self::source::{Fate, Source};
-use self::stats::Stats;
+use self::hold::HoldLimits;
+use self::source::Source;
+use self::stats::{Given, Stats};
 use self::topics::{Load, Topics};
 use crate::checkpoint::ledger::Sequence;
 use crate::checkpoint::row::Row;
@@ -52,6 +57,8 @@ pub struct InputSettings {
     pub content: Content,
     pub framing: Arc<Framing>,
     pub fields: InputFields,
+    /// Files that are not known and were last written longer ago are left alone.
+    pub ignore_older: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -77,6 +84,11 @@ pub struct Settings {
     pub rotate_wait: Duration,
     /// How long a file renamed out of the patterns is kept open without growing.
     pub close_unlisted: Duration,
+    /// How long a file that is read is kept open without growing.
+    pub close_idle: Duration,
+    /// Files open at the same time, at most.
+    pub open_files: usize,
+    pub hold_deleted: HoldLimits,
     /// Rows of files that were not found again, at most.
     pub max_absent: usize,
 }
@@ -101,12 +113,18 @@ pub struct Tailer<F: FileSystem, B, S> {
     free: Vec<usize>,
     by_identity: HashMap<Identity, usize>,
     by_path: HashMap<PathBuf, usize>,
-    /// Rows of the checkpoint whose file no scan has found.
-    absent: Vec<Row>,
+    /// Rows of the checkpoint whose file no scan has found, by inode.
+    absent: BTreeMap<u64, Vec<Row>>,
+    /// Rows whose file has other content now, and since when: a copy may have theirs.
+    rewritten: Vec<(Row, Duration)>,
+    /// Slots of files that are open, the longest open first.
+    opened: VecDeque<usize>,
     ready: VecDeque<usize>,
     failed: BTreeSet<usize>,
     waiting: Vec<usize>,
     unreadable: BTreeSet<PathBuf>,
+    num_ignored: u64,
+    wants_scan: bool,
     topics: Topics,
     stalls_told_at: Duration,
     last_save: u64,
@@ -123,6 +141,9 @@ pub struct Tailer<F: FileSystem, B, S> {
     buffer: Vec<u8>,
     value: Vec<u8>,
     stats: Stats,
+    wall_ms: i64,
+    /// The last bytes given up.
+    given: VecDeque<Given>,
 }
 
 /// Slots and sequences share one word that travels with a record.
@@ -144,6 +165,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let buffer = vec![0; settings.buffer_bytes()];
         let max = Load { bytes: settings.max_inflight, records: settings.max_inflight_records };
         let topics = Topics::new(settings.topics.len(), max);
+        let mut absent: BTreeMap<u64, Vec<Row>> = BTreeMap::new();
+        for row in rows {
+            absent.entry(row.identity.inode).or_default().push(row);
+        }
         Self {
             settings,
             files,
@@ -155,11 +180,15 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             free: Vec::new(),
             by_identity: HashMap::new(),
             by_path: HashMap::new(),
-            absent: rows,
+            absent,
+            rewritten: Vec::new(),
+            opened: VecDeque::new(),
             ready: VecDeque::new(),
             failed: BTreeSet::new(),
             waiting: Vec::new(),
             unreadable: BTreeSet::new(),
+            num_ignored: 0,
+            wants_scan: false,
             topics,
             stalls_told_at: Duration::ZERO,
             last_save: 0,
@@ -175,6 +204,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             buffer,
             value: Vec::new(),
             stats: Stats { corrupt_checkpoints: num_corrupt, ..Stats::default() },
+            wall_ms: 0,
+            given: VecDeque::new(),
         }
     }
 
@@ -182,8 +213,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     ///
     /// Waits up to `wait` for acknowledgements. Returns whether there is more to do at once.
     pub fn turn(&mut self, now: Now, wait: Duration) -> bool {
+        self.wall_ms = now.wall_ms;
         self.take_deliveries(now, wait);
-        self.take_saves();
+        self.take_saves(now);
         self.rewind_failed(now);
         self.wake_held();
         let is_taken = self.pump_ready(now);
@@ -230,16 +262,17 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 self.note_failure(slot, code, num_bytes, now);
             }
         }
-        if self.sources[slot].as_ref().is_some_and(|s| s.fate == Fate::Replaced && s.ledger.num_outstanding() == 0) {
-            self.end_replaced(slot);
+        if self.sources[slot].as_ref().is_some_and(|s| s.is_given_up() && s.ledger.num_outstanding() == 0) {
+            self.end_given_up(slot);
         }
     }
 
     /// Sources that waited for a durable note go on.
-    fn take_saves(&mut self) {
+    fn take_saves(&mut self, now: Now) {
         let durable = self.store.durable();
         if durable == self.last_save && !self.is_last_save_taken {
             self.is_last_save_taken = true;
+            self.save_took = now.mono.saturating_sub(self.saved_at);
             for source in self.sources.iter_mut().flatten() {
                 source.horizon = source.saving_horizon;
             }
@@ -258,7 +291,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     fn enqueue(ready: &mut VecDeque<usize>, slot: usize, source: &mut Source<F::File>) {
-        if !source.is_queued && source.file.is_some() {
+        if !source.is_queued && (source.file.is_some() || source.is_closed) {
             source.is_queued = true;
             ready.push_back(slot);
         }
@@ -278,16 +311,17 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         // A save may take a tenth of the disk's time at most.
         let interval = self.settings.checkpoint_interval.max(self.save_took * 10);
         let is_due = self.is_dirty && now.mono >= self.saved_at + interval;
-        if !self.store.is_ready() || !(is_due || self.is_urgent) {
+        // Until a copy was looked for, the checkpoint before knows what it may have to go on with.
+        if !self.store.is_ready() || !(is_due || self.is_urgent) || !self.rewritten.is_empty() {
             return;
         }
         self.last_save += 1;
         self.is_last_save_taken = false;
         let mut rows = Vec::with_capacity(self.sources.len() + self.absent.len());
-        for source in self.sources.iter_mut().flatten().filter(|s| s.fate != Fate::Replaced) {
+        for source in self.sources.iter_mut().flatten().filter(|s| !s.is_given_up()) {
             rows.push(source.row(&self.settings.inputs[source.input].id));
         }
-        rows.extend(self.absent.iter().cloned());
+        rows.extend(self.absent.values().flatten().cloned());
         self.store.save(self.last_save, rows);
         self.saved_at = now.mono;
         self.is_dirty = false;
@@ -315,6 +349,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if self.by_path.get(&source.current_path) == Some(&slot) {
             self.by_path.remove(&source.current_path);
         }
+        self.opened.retain(|&s| s != slot);
         self.failed.remove(&slot);
         self.waiting.retain(|&s| s != slot);
         self.ready.retain(|&s| s != slot);
@@ -341,6 +376,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         });
         self.by_identity.insert(source.identity, slot);
         self.by_path.insert(source.current_path.clone(), slot);
+        if source.file.is_some() {
+            self.opened.push_back(slot);
+        }
         self.sources[slot] = Some(source);
         self.is_dirty = true;
         slot
@@ -353,6 +391,16 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Every source with its positions, for people.
     pub fn rows(&self) -> impl Iterator<Item = &Source<F::File>> {
         self.sources.iter().flatten()
+    }
+
+    /// The last bytes given up, oldest first.
+    pub fn given_up(&self) -> impl Iterator<Item = &Given> {
+        self.given.iter()
+    }
+
+    /// Whether names changed in a way that only a scan can tell. Asks once.
+    pub fn take_wants_scan(&mut self) -> bool {
+        std::mem::take(&mut self.wants_scan)
     }
 
     pub fn topic(&self, input: usize) -> &str {
@@ -370,6 +418,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     fn lost(&mut self, reason: &'static str, path: &Path, start: u64, end: u64) {
         if end > start {
             *self.stats.lost_bytes.entry(reason).or_default() += end - start;
+            if self.given.len() == Given::MAX_KEPT {
+                self.given.pop_front();
+            }
+            self.given.push_back(Given { at_ms: self.wall_ms, path: path.to_owned(), start, end, reason });
             warn!(path = %path.display(), reason, start, end, bytes = end - start, "bytes given up");
         }
     }

@@ -57,7 +57,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             }
             let Some(slot) = self.ready.pop_front() else { return true };
             let mut buffer = std::mem::take(&mut self.buffer);
-            let stop = self.pump(slot, &mut buffer, now);
+            let stop = if self.is_readable(slot, now) { self.pump(slot, &mut buffer, now) } else { Stop::Held };
             self.buffer = buffer;
             let Some(source) = self.sources[slot].as_mut() else { continue };
             source.is_queued = matches!(stop, Stop::More | Stop::Full | Stop::Blocked);
@@ -109,12 +109,14 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let guard = source.guard;
         let is_searching = source.long.is_some() || source.hole.is_some();
+        let prefix = source.prefix;
         let events_start = source.events_start();
         let wants_reach = source.wants_reach;
         let carried = if events_start.is_none() { self.read_carry(slot, buffer, now)? } else { 0 };
         let buffer = &mut buffer[carried..];
         let start = if is_searching { guard.start() } else { guard.start().min(events_start.unwrap_or(0)) };
         let wanted = match is_searching {
+            true if start == 0 => guard.length.max(prefix.length) as usize,
             true => guard.length as usize,
             false if wants_reach => buffer.len(),
             // What open events have already is read beside the window.
@@ -138,10 +140,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             }
             None => true,
         };
-        let has_prefix = start > 0 || is_searching || source.prefix.matches(bytes);
+        let has_prefix = start > 0 || prefix.matches(bytes);
         let before = bytes.get((guard.start() - start) as usize..).unwrap_or_default();
         if !is_same || !has_prefix || !guard.matches(before) {
-            self.replace_generation(slot, now);
+            self.note_truncation(slot, now);
             return Err(Stop::Held);
         }
         if !self.is_untorn(slot, start, bytes) {
@@ -149,7 +151,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let Some(source) = self.sources[slot].as_mut() else { return Err(Stop::Held) };
         source.size = source.size.max(start + num_read as u64);
-        if source.prefix.length < Print::MAX_LENGTH as u32 && start == 0 {
+        if source.prefix.length < Print::MAX_LENGTH as u32 && start == 0 && !is_searching {
             // No longer than what a usual look can compare.
             source.prefix = Print::of(&bytes[..num_read.min(self.settings.window)]);
         }

@@ -43,7 +43,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let left_at = |other: &Source<F::File>| {
             let (path, at) = other.rotation.left.as_ref()?;
-            let goes_on = other.file.is_some() && (other.is_queued || other.unread() > 0);
+            let goes_on = (other.file.is_some() || other.is_closed) && (other.is_queued || other.unread() > 0);
             (goes_on && other.input == source.input && *path == source.path).then_some((*at, other.id))
         };
         let before = self.sources.iter().flatten().filter_map(left_at).max().map(|(_, id)| id);
@@ -69,12 +69,15 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Decides where the last events of the file before belong, as soon as that can be told. `shifted` is the source's
     /// beginning.
-    pub(super) fn settle_rotation(&mut self, slot: usize, shifted: Shifted<'_>) -> Result<(), Stop> {
+    pub(super) fn settle_rotation(&mut self, slot: usize, shifted: Shifted<'_>, now: Now) -> Result<(), Stop> {
         let Some(follows) = self.sources[slot].as_ref().and_then(|source| source.rotation.follows) else {
             return Ok(());
         };
-        let before = self.slot_of(follows).and_then(|at| Some((at, self.sources[at].as_ref()?)));
-        let Some((at, old)) = before else { return self.release(slot) };
+        let Some(at) = self.slot_of(follows) else { return self.release(slot) };
+        if !self.open_again(at, now) && self.sources[at].as_ref().is_some_and(|old| old.is_closed) {
+            return Err(Stop::Held);
+        }
+        let Some(old) = self.sources[at].as_ref() else { return self.release(slot) };
         if old.is_queued || !(old.waits_for.is_none() && old.retry_at.is_none()) || old.ledger.has_failed() {
             return Err(Stop::Held);
         }
@@ -181,7 +184,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         match to {
             _ if carried.is_settled => self.skip_excluded(slot, Resume::at(carried.end)),
             Some(to) if is_awaited => self.give(slot, to, carried.end),
-            None if !self.is_scanned => return Stop::Held,
+            None if self.is_awaited(carried.to) => return Stop::Held,
             // The other file is lost or has given it up.
             _ => {
                 if let Some(source) = self.sources[slot].as_mut() {
@@ -210,14 +213,22 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let Carry { from, start, end } = arrived.carry;
         let length = (end - start) as usize;
         let Some(before) = self.slot_of(from) else {
-            return if self.is_scanned { self.lose_carry(slot, arrived.carry) } else { Err(Stop::Held) };
+            return if self.is_awaited(from) { Err(Stop::Held) } else { self.lose_carry(slot, arrived.carry) };
         };
+        if !self.open_again(before, now) && self.sources[before].as_ref().is_some_and(|old| old.is_closed) {
+            return Err(Stop::Held);
+        }
         let file = self.sources[before].as_ref().and_then(|source| source.file.as_ref());
         match file.map(|file| self.files.read_at(file, &mut buffer[..length], start)) {
             Some(Ok(num_read)) if num_read == length => Ok(length),
             Some(Err(cause)) => Err(self.read_failed(slot, &cause, now)),
             Some(Ok(_)) | None => self.lose_carry(slot, arrived.carry),
         }
+    }
+
+    /// Whether a source that is not there may still be found.
+    fn is_awaited(&self, id: SourceId) -> bool {
+        !self.is_scanned || self.rewritten.iter().any(|(row, _)| row.source == id)
     }
 
     fn lose_carry(&mut self, slot: usize, carry: Carry) -> Result<usize, Stop> {
@@ -228,7 +239,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.forget_carried();
         self.stats.rotation_splits += 1;
         // It may be found yet; then it sends its part itself.
-        if self.absent.iter().all(|row| row.source != carry.from) {
+        if self.absent.values().flatten().all(|row| row.source != carry.from) {
             self.lost("deleted", &path, carry.start, carry.end);
         }
         Ok(0)
@@ -275,7 +286,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 self.stats.acked_events += num_acknowledged;
             }
         }
-        if let Some(row) = self.absent.iter_mut().find(|row| row.source == from) {
+        if let Some(row) = self.absent.values_mut().flatten().find(|row| row.source == from) {
             settle(&mut row.carried);
         }
         self.is_dirty = true;

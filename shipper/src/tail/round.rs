@@ -1,14 +1,15 @@
 //! The slow round over all files: growth that no hint told, unfinished lines that waited long enough, files that ended.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tracing::info;
 
-use super::source::Fate;
+use super::source::{Fate, Loss};
 use super::{Now, Tailer};
 use crate::checkpoint::store::Store;
 use crate::produce::Broker;
-use crate::read::FileSystem;
+use crate::read::{FileStat, FileSystem};
 
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Looks at every open file: growth that no hint told, unfinished lines that waited long enough, files that ended.
@@ -16,28 +17,46 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.awaits_events_until = self.awaits_events_until.filter(|until| now.mono < *until);
         for slot in 0..self.sources.len() {
             let Some(source) = self.sources[slot].as_mut() else { continue };
-            if let Some(Ok(stat)) = source.file.as_ref().map(|file| self.files.stat(file)) {
-                if stat.num_links == 0 && source.fate != Fate::Replaced {
-                    source.fate = Fate::Deleted;
-                }
-                let look = (stat.size, stat.modified_ns);
-                if look != source.last_look {
-                    source.last_look = look;
-                    source.size = source.size.max(stat.size);
-                    source.grown_at = now.mono;
-                    Self::enqueue(&mut self.ready, slot, source);
-                } else if stat.size > source.read_end || source.waits_for_source() {
-                    Self::enqueue(&mut self.ready, slot, source);
-                }
+            let stat = source.file.as_ref().map(|file| self.files.stat(file));
+            if matches!(stat, Some(Err(_))) {
+                // What cannot be examined is not known to be read.
+                continue;
             }
+            if let Some(Ok(stat)) = stat {
+                if stat.num_links == 0 {
+                    source.fate = Fate::Deleted;
+                    source.gone_at.get_or_insert(now.mono);
+                }
+                self.note_look(slot, stat, now);
+            }
+            let Some(source) = self.sources[slot].as_mut() else { continue };
             if source.retry_at.is_some_and(|at| now.mono >= at) && !source.ledger.has_failed() {
                 source.retry_at = None;
                 Self::enqueue(&mut self.ready, slot, source);
             }
+            if source.is_held_back() {
+                Self::enqueue(&mut self.ready, slot, source);
+            }
             self.flush_unfinished(slot, now);
+            self.close_quiet(slot, now);
             self.retire(slot, now);
         }
+        self.limit_held(now);
         self.trim_absent();
+    }
+
+    /// Takes up what an examination of the file told: whether there is something to read.
+    pub(super) fn note_look(&mut self, slot: usize, stat: FileStat, now: Now) {
+        let Some(source) = self.sources[slot].as_mut() else { return };
+        let look = (stat.size, stat.modified_ns);
+        if look != source.last_look {
+            source.last_look = look;
+            source.size = source.size.max(stat.size);
+            source.grown_at = now.mono;
+        } else if stat.size <= source.read_end && !source.waits_for_source() {
+            return;
+        }
+        Self::enqueue(&mut self.ready, slot, source);
     }
 
     /// Ends an unfinished last line by a noted boundary once it waited long enough.
@@ -60,42 +79,74 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             (None, None) => return,
         };
         let patience = if self.is_flushing { Duration::ZERO } else { patience };
-        if source.is_queued || source.waits_for.is_some() || now.mono < source.grown_at + patience {
+        // What it is about to be read for may be a truncation.
+        let is_held = source.is_queued || source.waits_for.is_some() || source.retry_at.is_some();
+        let is_held = is_held || source.truncated_at.is_some();
+        if is_held || now.mono < source.grown_at + patience {
             return;
         }
-        self.end_at(slot, end);
+        if self.is_as_left(slot, now) {
+            self.end_at(slot, end);
+        }
     }
 
     /// Lets go of a file that ended: nobody can write to it, or nobody did for long.
     fn retire(&mut self, slot: usize, now: Now) {
         let Some(source) = self.sources[slot].as_mut() else { return };
         let patience = match source.fate {
-            Fate::Listed | Fate::Replaced => return,
+            Fate::Listed | Fate::GivenUp(_) => return,
+            Fate::Unlisted if source.is_closed => return self.retire_closed(slot, now),
             Fate::Deleted => self.settings.rotate_wait,
             Fate::Unlisted => self.settings.close_unlisted,
         };
         let is_read =
             !source.is_queued && source.unfinished.is_none() && source.waiting.is_none() && source.is_settled();
-        if !is_read || source.retry_at.is_some() || now.mono < source.grown_at + patience {
+        let is_decided = !source.is_held_back() && source.truncated_at.is_none();
+        if !is_read || !is_decided || source.retry_at.is_some() || now.mono < source.grown_at + patience {
             return;
         }
-        let mut source = match self.remove(slot) {
-            Some(source) => source,
-            None => return,
-        };
+        self.let_go(slot);
+    }
+
+    /// A closed file that no scan finds was deleted, or renamed to where we cannot follow.
+    fn retire_closed(&mut self, slot: usize, now: Now) {
+        let Some(source) = self.sources[slot].as_ref() else { return };
+        // One scan can miss a file that is renamed meanwhile.
+        let is_gone = source.gone_at.is_some_and(|since| now.mono >= since + self.settings.rotate_wait);
+        if !is_gone || source.ledger.num_outstanding() > 0 {
+            return;
+        }
+        match source.is_done() {
+            true => self.let_go(slot),
+            false => self.give_up(slot, Loss::Deleted),
+        }
+    }
+
+    fn let_go(&mut self, slot: usize) {
+        let Some(mut source) = self.remove(slot) else { return };
         self.is_dirty = true;
         if source.fate == Fate::Unlisted {
-            self.absent.push(source.row(&self.settings.inputs[source.input].id));
+            let row = source.row(&self.settings.inputs[source.input].id);
+            self.absent.entry(row.identity.inode).or_default().push(row);
         }
         info!(path = %source.path.display(), source = %source.id, size = source.size, fate = ?source.fate, "file finished");
     }
 
     fn trim_absent(&mut self) {
-        let excess = self.absent.len().saturating_sub(self.settings.max_absent);
-        if excess > 0 {
-            self.absent.sort_by_key(|row| row.last_seen_ms);
-            self.absent.drain(..excess);
-            self.is_dirty = true;
+        self.absent.retain(|_, rows| !rows.is_empty());
+        let num_rows: usize = self.absent.values().map(Vec::len).sum();
+        let excess = num_rows.saturating_sub(self.settings.max_absent);
+        if excess == 0 || !self.is_scanned {
+            return;
         }
+        let mut rows: Vec<_> = std::mem::take(&mut self.absent).into_values().flatten().collect();
+        rows.sort_by_key(|row| row.last_seen_ms);
+        for row in rows.drain(..excess) {
+            self.lost(Loss::Deleted.name(), Path::new(&row.current_path), row.acknowledged, row.size);
+        }
+        for row in rows {
+            self.absent.entry(row.identity.inode).or_default().push(row);
+        }
+        self.is_dirty = true;
     }
 }

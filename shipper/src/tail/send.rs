@@ -5,7 +5,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use tracing::{error, warn};
 
 use super::pump::Stop;
-use super::source::{Fate, Stamp};
+use super::source::Stamp;
 use super::{Now, Tailer, token};
 use crate::checkpoint::row::Guard;
 use crate::checkpoint::store::Store;
@@ -158,22 +158,26 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             if source.ledger.num_outstanding() > 0 || source.retry_at.is_some_and(|at| now.mono < at) {
                 continue;
             }
-            if source.fate == Fate::Replaced {
-                self.end_replaced(slot);
+            if source.is_given_up() {
+                self.end_given_up(slot);
                 continue;
             }
+            if source.truncated_at.is_some() || !self.open_again(slot, now) {
+                continue;
+            }
+            let Some(source) = self.sources[slot].as_mut() else { continue };
             let Some(file) = &source.file else { continue };
             let position = source.ledger.acknowledged();
             let length = (Guard::MAX_LENGTH as u64).min(position) as usize;
             let mut before = vec![0; length];
             match self.files.read_at(file, &mut before, position - length as u64) {
-                // Fewer bytes than before: a truncation, which the next read finds by the guard as it is.
                 Ok(num_read) if num_read == length => {
                     source.ledger.rewind();
                     source.rewind_to(position, &before);
                 }
                 Ok(_) => {
-                    source.ledger.rewind();
+                    self.note_truncation(slot, now);
+                    continue;
                 }
                 Err(cause) => {
                     self.read_failed(slot, &cause, now);

@@ -23,8 +23,40 @@ pub enum Fate {
     Unlisted,
     /// It has no name any more; only our descriptor keeps it.
     Deleted,
-    /// A later generation of the same file took its place. Its unread bytes are gone.
-    Replaced,
+    /// Nothing more can be read of it, for this reason; what was sent is awaited.
+    GivenUp(Loss),
+}
+
+impl Fate {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Listed => "listed",
+            Self::Unlisted => "unlisted",
+            Self::Deleted => "deleted",
+            Self::GivenUp(_) => "given_up",
+        }
+    }
+}
+
+/// Why bytes that were not delivered never will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The file was truncated or rewritten.
+    Truncated,
+    /// It vanished while no descriptor held it.
+    Deleted,
+    /// It was deleted, and is held no longer than `limits.hold_deleted` allows.
+    HoldLimit,
+}
+
+impl Loss {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Truncated => "truncated",
+            Self::Deleted => "deleted",
+            Self::HoldLimit => "hold_limit",
+        }
+    }
 }
 
 pub struct Source<F> {
@@ -37,7 +69,11 @@ pub struct Source<F> {
     pub identity: Identity,
     pub generation: u32,
     pub file: Option<F>,
+    /// Its descriptor was given back and is taken again when there is something to read.
+    pub is_closed: bool,
     pub fate: Fate,
+    /// Since when no scan finds it.
+    pub gone_at: Option<Duration>,
     /// End of the last record handed to the producer: the next one covers from here.
     pub covered: u64,
     /// The events that are open there.
@@ -73,6 +109,10 @@ pub struct Source<F> {
     /// No record that starts at or after this position was produced, in this or an earlier process.
     pub stamped_until: u64,
     pub long: Option<LongSearch>,
+    /// Nothing of it was sent yet, and it may be the copy of another source.
+    pub may_be_copy: bool,
+    /// When it was found to have other bytes than were read. The scan after that tells whether a copy has them.
+    pub truncated_at: Option<Duration>,
     /// A run of NULs whose end is looked for.
     pub hole: Option<HoleSearch>,
     /// The size that the file had when a run of NULs was seen to reach its end.
@@ -236,6 +276,47 @@ impl<F> Source<F> {
 
     pub fn unread(&self) -> u64 {
         self.size.saturating_sub(self.covered)
+    }
+
+    /// What it is doing, in a word or two.
+    pub fn state(&self) -> &'static str {
+        match self {
+            _ if self.is_given_up() => "given up",
+            _ if self.retry_at.is_some() => "retrying",
+            _ if self.truncated_at.is_some() => "truncated",
+            _ if self.is_held_back() && !self.is_queued => "maybe a copy",
+            _ if self.unfinished.is_some() => "unfinished line",
+            _ if self.unread() > 0 => "reading",
+            _ if self.ledger.num_outstanding() > 0 => "sending",
+            _ if self.is_closed => "idle, closed",
+            _ => "idle",
+        }
+    }
+
+    /// Whether everything it was seen to have was read and acknowledged.
+    pub fn is_done(&self) -> bool {
+        self.unread() == 0 && self.is_settled() && !self.has_open_events()
+    }
+
+    /// Whether events are open that its bytes, or those of another source, may belong to.
+    pub fn has_open_events(&self) -> bool {
+        self.waiting.is_some() || self.rotation.follows.is_some() || self.is_carrying()
+    }
+
+    /// Whether its last events go on in another file or its first ones began there: both must be at hand until they are
+    /// acknowledged.
+    pub fn is_carrying(&self) -> bool {
+        let Rotation { carry, carried, .. } = &self.rotation;
+        carry.is_some() || carried.is_some_and(|carried| !carried.is_settled)
+    }
+
+    /// Whether it has content that waits until it is known to be no copy.
+    pub fn is_held_back(&self) -> bool {
+        self.may_be_copy && self.size > 0
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.fate, Fate::GivenUp(_))
     }
 
     /// Whether nothing is left to do for what was read so far.

@@ -1,6 +1,7 @@
 //! Counts of what the tailer did. Plain numbers, published by the pipeline.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -25,6 +26,21 @@ pub struct Stats {
     pub corrupt_checkpoints: u64,
 }
 
+/// Bytes that will never be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Milliseconds since the epoch.
+    pub at_ms: i64,
+    pub path: PathBuf,
+    pub start: u64,
+    pub end: u64,
+    pub reason: &'static str,
+}
+
+impl Given {
+    pub(super) const MAX_KEPT: usize = 20;
+}
+
 /// How things stand now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
@@ -34,6 +50,8 @@ pub struct Gauges {
     pub unreadable_files: u64,
     /// Folders without a watch of the kernel, where only scans see changes.
     pub unwatched_folders: u64,
+    /// Files left alone for their age.
+    pub ignored_files: u64,
     pub sources: u64,
     /// The longest that a partition with outstanding records has been without an answer.
     pub oldest_unacked_seconds: u64,

@@ -107,6 +107,18 @@ impl FileSystem for Files {
         Ok(stat(&file.borrow()))
     }
 
+    fn stat_path(&self, path: &Path) -> io::Result<FileStat> {
+        if self.fails(1) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        let state = self.0.borrow();
+        state.names.get(path).map(|inode| stat(&inode.borrow())).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn free_percent(&self, _file: &Handle) -> io::Result<f64> {
+        Ok(100.0)
+    }
+
     fn read_at(&self, file: &Handle, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         if self.fails(2) {
             return Err(io::Error::from_raw_os_error(5));

@@ -23,6 +23,8 @@ use self::events::{Kind, Writer};
 use self::files::{Files, Handle};
 use self::random::Random;
 use self::store::{DiskState, Saver};
+use super::hold::HoldLimits;
+use super::source::Fate;
 use super::{InputSettings, Now, Settings, Tailer};
 use crate::checkpoint::row;
 use crate::discover::Found;
@@ -55,6 +57,13 @@ struct World {
     open_lines: BTreeMap<u64, String>,
     /// Lines that may arrive in parts, because their first part stood unfinished for long.
     divisible: BTreeSet<String>,
+    /// Originals of copies that the tailer has not yet taken up, with the copy.
+    copied: Vec<(PathBuf, PathBuf)>,
+    has_copies: bool,
+    /// There were too few descriptors to compare copies.
+    may_miss_copies: bool,
+    /// Files that may be open at the same time.
+    open_files: usize,
     trace: Vec<String>,
     /// Whether one topic was finished while the other may have hung.
     is_one_finished: bool,
@@ -72,6 +81,7 @@ fn settings(kind: Kind) -> Settings {
                 content: Content::Text,
                 framing: Arc::new(kind.framing()),
                 fields: InputFields::default(),
+                ignore_older: None,
             })
             .collect(),
         topics: (0..NUM_TOPICS).map(|topic| format!("topic-{topic}")).collect(),
@@ -86,6 +96,9 @@ fn settings(kind: Kind) -> Settings {
         partial_after: Duration::from_secs(4),
         rotate_wait: Duration::from_secs(5),
         close_unlisted: Duration::from_secs(300),
+        close_idle: Duration::from_secs(5),
+        open_files: 1000,
+        hold_deleted: HoldLimits { time: Duration::from_secs(3600), bytes: 1 << 30, min_free_percent: 10.0 },
         max_absent: 100,
     }
 }
@@ -130,9 +143,17 @@ impl World {
             deleted: Vec::new(),
             open_lines: BTreeMap::new(),
             divisible: BTreeSet::new(),
+            copied: Vec::new(),
+            has_copies: false,
+            may_miss_copies: false,
+            open_files: 1000,
             trace: Vec::new(),
             is_one_finished: false,
         };
+        // Often few, so that files are closed that are not yet read.
+        if world.random.chance(50) {
+            world.open_files = 4;
+        }
         world.start();
         world
     }
@@ -141,7 +162,8 @@ impl World {
         let rows = row::from_text(&self.disk.borrow().text).unwrap();
         let producer = Producer::new(Rc::clone(&self.topics));
         let saver = Saver::new(Rc::clone(&self.disk));
-        self.tailer = Some(Tailer::new(settings(self.kind), self.files.clone(), producer, saver, rows, 0));
+        let settings = Settings { open_files: self.open_files, ..settings(self.kind) };
+        self.tailer = Some(Tailer::new(settings, self.files.clone(), producer, saver, rows, 0));
     }
 
     /// A carried beginning that is gone may be in the topic or not: what belongs to it may come a second time.
@@ -168,7 +190,8 @@ impl World {
             37..39 => self.truncate(),
             39..41 => self.delete(),
             41..42 => self.move_away(),
-            42..44 => self.kill(),
+            // Kills around a copy are not simulated: rarely, it is read as a file of its own then, which doubles lines.
+            42..44 if !self.has_copies => self.kill(),
             44..54 => self.scan(),
             54..60 => self.look_around(),
             60..62 => {
@@ -183,9 +206,24 @@ impl World {
                 let is_hung = &mut self.topics.borrow_mut().is_hung[at];
                 *is_hung = !*is_hung;
             }
+            64..66 => self.copy_and_truncate(),
             _ => self.turn(),
         }
         self.reap(false);
+        self.forget_copies();
+        self.note_starved();
+    }
+
+    /// A copy is known for one before anything else befalls it or its original: no rotation does two things at once.
+    fn forget_copies(&mut self) {
+        let sources = self.tailer.iter().flat_map(|tailer| tailer.rows());
+        let decided: BTreeSet<_> = sources.filter(|s| !s.may_be_copy).map(|s| s.current_path.clone()).collect();
+        let state = self.files.0.borrow();
+        self.copied.retain(|(_, copy)| state.names.contains_key(copy) && !decided.contains(copy));
+    }
+
+    fn is_copied(&self, path: &Path) -> bool {
+        self.copied.iter().any(|(original, copy)| original == path || copy == path)
     }
 
     /// Every event read is acknowledged, pending or dropped, and none is counted twice.
@@ -319,11 +357,51 @@ impl World {
 
     fn rotate(&mut self) {
         let (path, _) = self.pick_live();
+        if self.is_copied(&path) {
+            return;
+        }
         self.num_rotations += 1;
         let to = PathBuf::from(format!("{}.{}", path.display(), self.num_rotations));
         self.trace.push(format!("rotate {}", path.display()));
         self.files.rename(&path, &to);
         self.files.create(&path, b"");
+    }
+
+    /// As `logrotate` does it with `copytruncate`, between two events. Nothing is written in between.
+    fn copy_and_truncate(&mut self) {
+        let (path, handle) = self.pick_live();
+        // Without birth times a copy may get the inode number of a file that was known, and then is taken for it.
+        let is_known = {
+            let mut sources = self.tailer.iter().flat_map(|tailer| tailer.rows());
+            sources.any(|source| source.current_path == path && !source.may_be_copy)
+        };
+        if !is_known || self.is_copied(&path) || !self.files.0.borrow().has_birth_times {
+            return;
+        }
+        self.finish_lines_of(&path);
+        self.writers.remove(&path);
+        self.num_rotations += 1;
+        let copy = PathBuf::from(format!("{}.{}", path.display(), self.num_rotations));
+        self.trace.push(format!("copy {} to {}", path.display(), copy.display()));
+        let content = handle.borrow_mut().content_mut().clone();
+        self.has_copies = true;
+        self.copied.push((path, copy.clone()));
+        let begun = if self.random.chance(30) { self.random.below(content.len() as u64 + 1) as usize } else { 0 };
+        let copied = self.files.create(&copy, &content[..begun]);
+        if begun > 0 {
+            self.scan();
+            // No pause: a copy that stands still for long is taken for a file of its own.
+            self.tailer.iter_mut().for_each(|tailer| _ = tailer.turn(self.now, Duration::ZERO));
+        }
+        copied.borrow_mut().content = content;
+        if let Some(rest) = self.open_lines.remove(&key(&handle)) {
+            self.open_lines.insert(key(&copied), rest);
+        }
+        let mut inode = handle.borrow_mut();
+        match self.random.chance(50) {
+            true => inode.rewritten = Some(Vec::new()),
+            false => inode.content.clear(),
+        }
     }
 
     fn truncate(&mut self) {
@@ -357,7 +435,7 @@ impl World {
 
     fn delete(&mut self) {
         let names: Vec<_> = self.files.0.borrow().names.keys().cloned().collect();
-        if let Some(path) = self.random.pick(&names).cloned() {
+        if let Some(path) = self.random.pick(&names).cloned().filter(|path| !self.is_copied(path)) {
             self.trace.push(format!("delete {}", path.display()));
             self.is_destroyed = true;
             let deleted = self.files.delete(&path);
@@ -368,7 +446,9 @@ impl World {
 
     fn move_away(&mut self) {
         let names: Vec<_> = self.files.0.borrow().names.keys().cloned().collect();
-        if let Some(path) = self.random.pick(&names).cloned().filter(|p| !p.to_string_lossy().ends_with(".gz")) {
+        if let Some(path) =
+            self.random.pick(&names).cloned().filter(|p| !p.to_string_lossy().ends_with(".gz") && !self.is_copied(p))
+        {
             self.trace.push(format!("move away {}", path.display()));
             self.is_destroyed = true;
             // A file nobody had seen under a name that matches is out of reach, like a deleted one.
@@ -412,12 +492,16 @@ impl World {
     /// A container runtime ends every line in time.
     fn finish_lines(&mut self) {
         for path in self.live_names() {
-            let handle = Rc::clone(&self.files.0.borrow().names[&path]);
-            let Some(writer) = self.writers.get_mut(&path) else { continue };
-            while let Some((text, piece)) = writer.finish(&mut self.num_lines, self.now.wall_ms) {
-                handle.borrow_mut().content_mut().extend_from_slice(text.as_bytes());
-                self.written.insert(piece);
-            }
+            self.finish_lines_of(&path);
+        }
+    }
+
+    fn finish_lines_of(&mut self, path: &Path) {
+        let handle = Rc::clone(&self.files.0.borrow().names[path]);
+        let Some(writer) = self.writers.get_mut(path) else { return };
+        while let Some((text, piece)) = writer.finish(&mut self.num_lines, self.now.wall_ms) {
+            handle.borrow_mut().content_mut().extend_from_slice(text.as_bytes());
+            self.written.insert(piece);
         }
     }
 
@@ -435,7 +519,7 @@ impl World {
         self.finish_lines();
         for round in 0..400 {
             if round == 200 {
-                self.is_one_finished = self.is_finished(0);
+                self.is_one_finished = self.is_finished(0) || self.is_starved(|topic| topic == 1);
                 self.topics.borrow_mut().is_hung = [false; NUM_TOPICS];
             }
             self.pass(Duration::from_secs(if round % 100 == 99 { 400 } else { 1 }));
@@ -447,6 +531,7 @@ impl World {
                 }
             }
             self.reap(false);
+            self.note_starved();
         }
         for rest in std::mem::take(&mut self.open_lines).into_values() {
             self.written.insert(rest);
@@ -458,6 +543,19 @@ impl World {
         let Some(tailer) = &self.tailer else { return false };
         let mut sources = tailer.rows().filter(|source| source.input == topic);
         sources.all(|source| source.is_settled() && !source.is_queued && source.retry_at.is_none())
+    }
+
+    /// Whether vanished files of some topics take all descriptors but one. They are held within limits of their own; a file
+    /// that may be a copy needs one for its original, too.
+    fn is_starved(&self, is_of: impl Fn(usize) -> bool) -> bool {
+        let sources = self.tailer.iter().flat_map(|tailer| tailer.rows());
+        let held = sources.filter(|s| is_of(s.input) && s.file.is_some() && s.fate != Fate::Listed);
+        held.count() + 1 >= self.open_files
+    }
+
+    /// A copy that cannot be compared for long is read as a file of its own.
+    fn note_starved(&mut self) {
+        self.may_miss_copies |= self.has_copies && self.is_starved(|_| true);
     }
 
     /// Prints where things stand, for a replayed schedule.
@@ -546,7 +644,7 @@ impl World {
         for line in &self.written {
             match seen.remove(line) {
                 Some(1) => {}
-                Some(2) if self.has_lost_carry => {}
+                Some(2) if self.has_lost_carry || self.may_miss_copies => {}
                 Some(count) => return Err(format!("`{line}` {count} times")),
                 None if self.excused.contains(line) => {}
                 None => return Err(format!("`{line}` is missing")),
