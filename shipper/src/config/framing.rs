@@ -132,7 +132,10 @@ pub(super) fn bad_expression(path: &str, cause: &regex::Error, faults: &mut Faul
     let text = cause.to_string();
     // The crate draws the expression with a mark below the fault; its last line says what is wrong.
     let what = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-    faults.at(path).add(format!("is not a regular expression: {what}"), "correct it: Perl syntax without look-around and back references");
+    faults.at(path).add(
+        format!("is not a regular expression: {what}"),
+        "correct it: Perl syntax without look-around and back references",
+    );
 }
 
 #[cfg(test)]
