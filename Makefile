@@ -24,7 +24,7 @@ demo: bootstrap servers ## Shows the whole way from files to Elasticsearch on th
 # Tests wait for servers more than they compute, so more of them run than there are cores. All but `heavy_*` run.
 test: check servers ## Checks, then tests the programs end to end on a real Kafka and a real Elasticsearch
 	$(CARGO) build $(ALL) --bins
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-3} $(CARGO) test $(ALL) --test '[!h]*' --test harness
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-2} $(CARGO) test $(ALL) --test '[!h]*' --test harness
 
 test-heavy: bootstrap servers ## The long faults on top of `make test`: a hundred kills, long outages
 	$(CARGO) build $(ALL) --bins
