@@ -21,7 +21,7 @@ demo: bootstrap servers ## Shows the whole way from files to Elasticsearch on th
 	$(CARGO) build $(ALL) --release --bin shipper --bin indexer --bin demo
 	@target/release/demo
 
-# Tests wait for servers more than they compute, so more of them run than there are cores. All but `heavy_*` run.
+# Each test brings servers that want a core of their own. All but `heavy_*` run.
 test: check servers ## Checks, then tests the programs end to end on a real Kafka and a real Elasticsearch
 	$(CARGO) build $(ALL) --bins
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-2} $(CARGO) test $(ALL) --test '[!h]*' --test harness
