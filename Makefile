@@ -21,14 +21,14 @@ demo: bootstrap servers ## Shows the whole way from files to Elasticsearch on th
 	$(CARGO) build $(ALL) --release --bin shipper --bin indexer --bin demo
 	@target/release/demo
 
-# Each test brings servers that want a core of their own. All but `heavy_*` run.
+# Most of a test is waiting for servers, so more run at a time than there are cores.
 test: check servers ## Checks, then tests the programs end to end on a real Kafka and a real Elasticsearch
 	$(CARGO) build $(ALL) --bins
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-2} $(CARGO) test $(ALL) --test '[!h]*' --test harness
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} $(CARGO) test $(ALL) --test end_to_end
 
 test-heavy: bootstrap servers ## The long faults on top of `make test`: a hundred kills, long outages
 	$(CARGO) build $(ALL) --bins
-	$(CARGO) test $(ALL) --test 'heavy_*'
+	$(CARGO) test $(ALL) --test heavy
 
 check: bootstrap ## Format, lints, licences and bans, unit tests
 	$(CARGO) fmt --all -- --check

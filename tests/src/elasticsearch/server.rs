@@ -97,7 +97,7 @@ impl Elasticsearch {
             .env(format!("{prefix}_JAVA_HOME"), &java)
             .env(format!("{prefix}_TMPDIR"), dir.join("tmp"))
             .env(config_dir, dir.join("config"))
-            .env(format!("{prefix}_JAVA_OPTS"), format!("-Xms{heap}m -Xmx{heap}m"))
+            .env(format!("{prefix}_JAVA_OPTS"), format!("-Xms{heap}m -Xmx{heap}m -XX:TieredStopAtLevel=1"))
             // The launcher lives for a second: the first compiler will do.
             .env("CLI_JAVA_OPTS", "-XX:TieredStopAtLevel=1")
             .dir(&dir)

@@ -115,7 +115,7 @@ impl Kafka {
         let launch = Launch::program("kafka", &java.program, &dir.join("kafka.log"))
             .arg(format!("-Xms{0}m", options.heap_mib.min(128)))
             .arg(format!("-Xmx{}m", options.heap_mib))
-            .args(["-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.showDateTime=true"])
+            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.showDateTime=true"])
             .args(["-cp", &java.class_path, "kafka.Kafka"])
             .arg(&properties)
             .dir(&dir)

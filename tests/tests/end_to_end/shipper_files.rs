@@ -1,6 +1,7 @@
 //! What happens to files while the shipper runs: rotation, truncation, links, long and unfinished lines. Each test is
 //! named after its row of the failure catalogue.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -140,21 +141,37 @@ fn t11_file_overwritten_every_tenth_line() -> Result<()> {
     rig.check_sent_once()
 }
 
-/// Creates `path` with the inode that a file just deleted had, and fails if the file system does not give it again.
-fn create_with_inode(dir: &Path, path: &Path, inode: u64) -> Result<()> {
-    // Other tests create files too, so it may need some tries; the misses are kept until the end, or they would be
-    // given again.
+/// Files to delete, of which one's inode comes again. Other tests create files too and may take some.
+const NUM_CANDIDATES: u64 = 20;
+
+fn append_candidates(rig: &Rig) -> Result<()> {
+    (0..NUM_CANDIDATES).map(|n| format!("a-{n}.log")).try_for_each(|name| rig.append(&name, rig.lines(&name, 0..50)))
+}
+
+fn remove_candidates(rig: &Rig) -> Result<BTreeSet<u64>> {
+    let mut inodes = BTreeSet::new();
+    for n in 0..NUM_CANDIDATES {
+        let path = rig.path(&format!("a-{n}.log"));
+        inodes.insert(fs::metadata(&path)?.ino());
+        fs::remove_file(path)?;
+    }
+    Ok(inodes)
+}
+
+/// Creates `path` with an inode that one of the files just deleted had, and fails if the file system gives none of them again.
+fn create_with_inode(dir: &Path, path: &Path, inodes: &BTreeSet<u64>) -> Result<()> {
+    // The misses are kept until the end, or they would be given again.
     let mut misses = Vec::new();
     for n in 0..500 {
         let candidate = dir.join(format!("candidate-{n}"));
-        if File::create(&candidate)?.metadata()?.ino() == inode {
+        if inodes.contains(&File::create(&candidate)?.metadata()?.ino()) {
             fs::rename(&candidate, path)?;
             misses.iter().try_for_each(fs::remove_file)?;
             return Ok(());
         }
         misses.push(candidate);
     }
-    anyhow::bail!("no file got the inode {inode} again: this test needs ext4")
+    anyhow::bail!("no file got one of the inodes {inodes:?} again: this test needs ext4")
 }
 
 fn longer_line(id: &LineId) -> String {
@@ -164,13 +181,12 @@ fn longer_line(id: &LineId) -> String {
 #[test]
 fn t13_inode_reused_by_a_larger_file_while_stopped() -> Result<()> {
     let rig = Rig::new("t13-stopped", 1)?;
-    rig.append("a.log", rig.lines("a.log", 0..500))?;
+    append_candidates(&rig)?;
     let mut shipper = rig.start()?;
-    rig.wait_for_records(500)?;
+    rig.wait_for_records(50 * NUM_CANDIDATES)?;
     shipper.stop()?;
-    let inode = fs::metadata(rig.path("a.log"))?.ino();
-    fs::remove_file(rig.path("a.log"))?;
-    create_with_inode(&rig.path(""), &rig.path("b.log"), inode)?;
+    let inodes = remove_candidates(&rig)?;
+    create_with_inode(&rig.path(""), &rig.path("b.log"), &inodes)?;
     rig.append("b.log", rig.lines_of("b.log", 0..2000, longer_line))?;
     let mut shipper = rig.start()?;
     rig.wait_until_whole(LIMIT)?;
@@ -182,14 +198,13 @@ fn t13_inode_reused_by_a_larger_file_while_stopped() -> Result<()> {
 fn t13_inode_reused_by_a_larger_file_while_running() -> Result<()> {
     let mut rig = Rig::new("t13-running", 1)?;
     rig.set("files.rotate_wait", "500ms");
-    rig.append("a.log", rig.lines("a.log", 0..500))?;
+    append_candidates(&rig)?;
     let mut shipper = rig.start()?;
-    rig.wait_for_records(500)?;
-    let inode = fs::metadata(rig.path("a.log"))?.ino();
-    fs::remove_file(rig.path("a.log"))?;
-    // As long as the shipper holds the file, nobody gets its inode.
-    shipper.wait_logged("file finished")?;
-    create_with_inode(&rig.path(""), &rig.path("b.log"), inode)?;
+    rig.wait_for_records(50 * NUM_CANDIDATES)?;
+    let inodes = remove_candidates(&rig)?;
+    // As long as the shipper holds a file, nobody gets its inode.
+    shipper.wait_metric("shipper_open_files", &[], LIMIT, |num| num == 0.0)?;
+    create_with_inode(&rig.path(""), &rig.path("b.log"), &inodes)?;
     rig.append("b.log", rig.lines_of("b.log", 0..2000, longer_line))?;
     rig.wait_until_whole(LIMIT)?;
     shipper.stop()?;

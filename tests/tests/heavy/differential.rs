@@ -2,10 +2,10 @@
 //!
 //! `MILLRACE_PAIRS` sets how many documents are tried on each server, `MILLRACE_SEED` where the generator begins.
 
-mod agreement;
-
 use anyhow::Result;
 use millrace_tests::elasticsearch::{Elasticsearch, Options};
+
+use crate::agreement;
 
 fn agree(server: &str, num_pairs: usize) -> Result<()> {
     let node = Elasticsearch::start(&Options { server: server.to_owned(), ..Options::default() })?;

@@ -1,0 +1,25 @@
+//! The programs on a real Kafka and a real Elasticsearch. One program for all these tests, so that they share the two
+//! servers; those that stop, cut or reconfigure a server start their own. Tests of a row of the failure catalogue
+//! begin with the row's id.
+
+mod agreement;
+mod differential;
+mod harness;
+mod indexer_bulk;
+mod indexer_classes;
+mod indexer_consume;
+mod indexer_dlq;
+mod indexer_mapping;
+mod indexer_rows;
+mod indexer_security;
+mod indexer_templates;
+mod pipeline;
+mod shipper;
+mod shipper_broker;
+mod shipper_events;
+mod shipper_files;
+mod shipper_formats;
+mod shipper_limits;
+mod shipper_state;
+mod shipper_status;
+mod shipper_topics;

@@ -1,0 +1,9 @@
+//! Faults and outages at full length, judgement by every supported server, and chaos.
+
+#[path = "../end_to_end/agreement.rs"]
+mod agreement;
+mod chaos;
+mod differential;
+mod indexer;
+mod shipper;
+mod versions;
