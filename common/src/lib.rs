@@ -8,4 +8,5 @@ pub mod kafka;
 pub mod retry;
 pub mod shutdown;
 pub mod exit;
+pub mod ledger;
 pub mod terminal;

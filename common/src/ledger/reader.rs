@@ -1,0 +1,146 @@
+//! Reads the ledger's topics from their start, and on as they grow. Belongs to no group.
+
+use std::collections::BTreeSet;
+use std::mem::ManuallyDrop;
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use crate::kafka::{Log, set_default};
+
+/// How long the broker may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("cannot set up the Kafka client")]
+    Client(#[source] KafkaError),
+    #[error("Kafka does not answer about topic `{topic}`")]
+    Unreachable { topic: String, source: KafkaError },
+    #[error("there is no topic `{0}`")]
+    NoTopic(String),
+    #[error("cannot read the ledger")]
+    Read(#[source] KafkaError),
+}
+
+#[derive(Default)]
+struct Context {
+    log: Log,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.log.write(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // Asked for, and answered where records are taken.
+        if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PartitionEOF)) {
+            self.log.error(&error, reason);
+        }
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// A fact, or its removal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    pub topic: String,
+    pub offset: i64,
+    /// When the broker took it, in milliseconds since the epoch.
+    pub broker_ms: i64,
+    pub key: Vec<u8>,
+    /// `None`: the key is no longer needed.
+    pub value: Option<Vec<u8>>,
+}
+
+pub struct Reader {
+    // Dropping a consumer waits for brokers that may never answer.
+    consumer: ManuallyDrop<BaseConsumer<Context>>,
+    /// Topic and partition of which the end was not seen yet.
+    behind: BTreeSet<(String, i32)>,
+}
+
+impl Reader {
+    /// Begins at the start of `topics`. `config` is that of a consumer (see [`crate::kafka::consumer`]).
+    ///
+    /// # Errors
+    /// A topic is not there, or the broker does not answer.
+    pub fn open(mut config: ClientConfig, topics: &[&str]) -> Result<Self, ReadError> {
+        config.set("enable.partition.eof", "true");
+        set_default(&mut config, "fetch.message.max.bytes", "1048576");
+        set_default(&mut config, "queued.max.messages.kbytes", "1024");
+        let consumer: BaseConsumer<Context> =
+            config.create_with_context(Context::default()).map_err(ReadError::Client)?;
+        let consumer = ManuallyDrop::new(consumer);
+        let mut list = TopicPartitionList::new();
+        let mut behind = BTreeSet::new();
+        for &topic in topics {
+            let unreachable = |source| ReadError::Unreachable { topic: topic.to_owned(), source };
+            let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(unreachable)?;
+            let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            let numbers: Vec<i32> = partitions.map(|partition| partition.id()).collect();
+            if numbers.is_empty() {
+                return Err(ReadError::NoTopic(topic.to_owned()));
+            }
+            for number in numbers {
+                list.add_partition_offset(topic, number, Offset::Beginning).map_err(unreachable)?;
+                behind.insert((topic.to_owned(), number));
+            }
+        }
+        consumer.assign(&list).map_err(ReadError::Read)?;
+        Ok(Self { consumer, behind })
+    }
+
+    /// Gives the next fact, waiting at most `timeout`.
+    ///
+    /// # Errors
+    /// Reading failed. It goes on at the next call where the client can.
+    pub fn next(&mut self, timeout: Duration) -> Result<Option<Fact>, ReadError> {
+        match self.consumer.poll(timeout) {
+            Some(Ok(message)) => Ok(Some(Fact {
+                topic: message.topic().to_owned(),
+                offset: message.offset(),
+                broker_ms: message.timestamp().to_millis().unwrap_or_default(),
+                key: message.key().unwrap_or_default().to_vec(),
+                value: message.payload().map(<[u8]>::to_vec),
+            })),
+            Some(Err(KafkaError::PartitionEOF(number))) => {
+                // The error does not name the topic; where several are read each has one partition.
+                self.note_ends(number);
+                Ok(None)
+            }
+            Some(Err(error)) => Err(ReadError::Read(error)),
+            None => Ok(None),
+        }
+    }
+
+    fn note_ends(&mut self, number: i32) {
+        let Ok(positions) = self.consumer.position() else { return };
+        let consumer = &self.consumer;
+        self.behind.retain(|(topic, partition)| {
+            if *partition != number {
+                return true;
+            }
+            let position = positions.find_partition(topic, *partition).map(|place| place.offset());
+            let Ok((start, end)) = consumer.fetch_watermarks(topic, *partition, PATIENCE) else { return true };
+            match position {
+                Some(Offset::Offset(next)) => next < end,
+                // Nothing was delivered.
+                _ => start < end,
+            }
+        });
+    }
+
+    /// Whether all was read that was there when the ends were looked at.
+    pub fn is_caught_up(&self) -> bool {
+        self.behind.is_empty()
+    }
+}
