@@ -1,6 +1,8 @@
 //! Runs the tailer: threads, clocks, waiting, and the order of shutdown.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -114,6 +116,7 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
         clock: Clock::new(),
         config,
         until,
+        links: HashMap::new(),
         scan_took: Duration::ZERO,
         acked_events: 0,
         ack_pause: Loop::MIN_ACK_PAUSE,
@@ -194,6 +197,8 @@ struct Loop {
     clock: Clock,
     config: Config,
     until: Until,
+    /// See [`scan::Scan::links`].
+    links: HashMap<PathBuf, PathBuf>,
     scan_took: Duration,
     acked_events: u64,
     ack_pause: Duration,
@@ -228,7 +233,7 @@ impl Loop {
             let hints = self.watcher.take();
             wants_scan |= hints.scan;
             for path in hints.written {
-                self.tailer.written(&path, now);
+                self.tailer.written(self.links.get(&path).unwrap_or(&path), now);
             }
             let every = if self.watcher.is_complete() { self.config.rescan } else { Self::SCAN_EVERY_UNWATCHED };
             let age = scanned_at.map_or(Duration::MAX, |at| now.mono - at);
@@ -252,7 +257,9 @@ impl Loop {
             if has_more {
                 continue;
             }
-            self.rest(looked_at, wants_scan);
+            let next_scan = if wants_scan { self.scan_pause() } else { every };
+            let due = (looked_at + Self::LOOK_EVERY).min(scanned_at.unwrap_or_default() + next_scan);
+            self.rest(due);
         }
         self.finish()
     }
@@ -276,12 +283,9 @@ impl Loop {
         self.tailer.turn(now, wait)
     }
 
-    /// Sleeps until something may have changed.
-    fn rest(&mut self, looked_at: Duration, wants_scan: bool) {
-        let mut pause = (looked_at + Self::LOOK_EVERY).saturating_sub(self.clock.now().mono);
-        if wants_scan {
-            pause = pause.min(self.scan_pause());
-        }
+    /// Sleeps until something may have changed, at most until `due`.
+    fn rest(&mut self, due: Duration) {
+        let mut pause = due.saturating_sub(self.clock.now().mono);
         pause = pause.min(self.ack_pause().unwrap_or(pause));
         let watch = self.watcher.as_fd();
         let mut fds =
@@ -309,6 +313,7 @@ impl Loop {
         let patterns: &[Patterns] = &self.config.patterns;
         let scan = scan::scan(patterns);
         self.watcher.set_folders(scan.folders);
+        self.links = scan.links;
         self.tailer.apply_scan(scan.found, &scan.faults, now);
         self.board.scanned();
     }

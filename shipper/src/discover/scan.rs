@@ -1,6 +1,7 @@
 //! Walks the folders of the patterns and lists the regular files that match.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -87,6 +88,8 @@ pub struct Scan {
     pub found: Vec<Found>,
     /// Folders in which a new file could match: worth a watch.
     pub folders: BTreeSet<PathBuf>,
+    /// Where links in the end lead to, and the path of each in `found`: the kernel names the former when it is written to.
+    pub links: HashMap<PathBuf, PathBuf>,
     /// Paths that could not be examined, with the cause. A path that vanished in between is no fault.
     pub faults: Vec<(PathBuf, io::Error)>,
 }
@@ -121,6 +124,9 @@ fn walk_one(input: usize, patterns: &Patterns, walk: &Walk, seen: &mut HashSet<P
                 if !walk.matcher.is_match(path) || patterns.is_excluded(path) || !seen.insert(path.to_owned()) {
                     continue;
                 }
+                if entry.path_is_symlink() {
+                    follow(path, scan);
+                }
                 match Disk.stat_path(path) {
                     Ok(stat) if stat.is_regular => scan.found.push(Found { input, path: entry.into_path(), stat }),
                     Ok(_) => {}
@@ -131,6 +137,19 @@ fn walk_one(input: usize, patterns: &Patterns, walk: &Walk, seen: &mut HashSet<P
             Err(fault) => note_fault(fault, scan),
         }
     }
+}
+
+/// The folders on a link's way are worth a watch: the file behind it may be renamed there.
+fn follow(link: &Path, scan: &mut Scan) {
+    // Linux gives up on a path after 40 links (path_resolution(7)).
+    const MAX_LINKS: usize = 40;
+    let mut at = link.to_owned();
+    for _ in 0..MAX_LINKS {
+        let (Ok(target), Some(folder)) = (fs::read_link(&at), at.parent()) else { break };
+        at = folder.join(target);
+        scan.folders.extend(at.parent().map(Path::to_owned));
+    }
+    scan.links.insert(at, link.to_owned());
 }
 
 fn note_fault(fault: walkdir::Error, scan: &mut Scan) {
@@ -151,7 +170,6 @@ fn watch_nearest(root: &Path, folders: &mut BTreeSet<PathBuf>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn names(root: &Path, paths: &[&str], exclude: &[&str]) -> Vec<String> {
         let paths: Vec<_> = paths.iter().map(|p| format!("{}/{p}", root.display())).collect();
@@ -203,6 +221,20 @@ mod tests {
         let scan = scan(&[Patterns::new(&[pattern], &[]).unwrap()]);
         assert!(scan.found.is_empty());
         assert_eq!(scan.folders.into_iter().collect::<Vec<_>>(), [root.path()]);
+    }
+
+    #[test]
+    fn the_folders_on_the_way_of_a_link_are_worth_a_watch() {
+        let root = tree();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir(at("links")).unwrap();
+        fs::create_dir(at("hops")).unwrap();
+        std::os::unix::fs::symlink("../sub/c.log", at("hops/c.log")).unwrap();
+        std::os::unix::fs::symlink(at("hops/c.log"), at("links/c.log")).unwrap();
+        let pattern = format!("{}/links/*.log", root.path().display());
+        let scan = scan(&[Patterns::new(&[pattern], &[]).unwrap()]);
+        assert_eq!(scan.folders, BTreeSet::from([at("links"), at("hops"), at("hops/../sub")]));
+        assert_eq!(scan.links, HashMap::from([(at("hops/../sub/c.log"), at("links/c.log"))]));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod indexer_rows;
 mod indexer_security;
 mod indexer_templates;
 mod pipeline;
+mod public_scenarios;
 mod shipper;
 mod shipper_broker;
 mod shipper_events;
