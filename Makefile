@@ -12,7 +12,7 @@ CARGO ?= cargo
 ALL := --workspace --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-heavy check up down build bootstrap servers clean
+.PHONY: help demo test test-heavy bench check up down build bootstrap servers clean
 
 help: ## Lists what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ test: check servers ## Checks, then tests the programs end to end on a real Kafk
 test-heavy: bootstrap servers ## The long faults on top of `make test`: a hundred kills, long outages
 	$(CARGO) build $(ALL) --bins
 	$(CARGO) test $(ALL) --test heavy
+
+bench: servers ## Measures both programs beside kcat, and stores the figures in docs/benchmarks (BENCH_RECORDS, BENCH_RUNS, BENCH_ONLY)
+	BENCH=1 scripts/bootstrap
+	$(CARGO) build $(ALL) --release --bin shipper --bin indexer --bin bench
+	@target/release/bench
 
 check: bootstrap ## Format, lints, licences and bans, unit tests
 	$(CARGO) fmt --all -- --check

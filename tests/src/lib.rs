@@ -22,6 +22,7 @@ pub mod scratch;
 pub mod servers;
 pub mod stack;
 pub mod topic_rig;
+pub mod bench;
 pub mod certificates;
 pub mod storm;
 pub mod demo;

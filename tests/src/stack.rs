@@ -58,6 +58,7 @@ impl Stack {
             dir: Some(self.dir.join("kafka")),
             port: Some(self.kafka_port),
             lifetime: Lifetime::Detached,
+            is_brief: false,
             ..kafka::Options::default()
         })?;
         PidFile::of(kafka.pid().context("Kafka has ended")?)?.write(&self.pid_file("kafka"))
@@ -72,6 +73,7 @@ impl Stack {
             dir: Some(servers::dir_for_unprivileged(&self.dir.join("elasticsearch"))?),
             port: Some(self.elasticsearch_port),
             lifetime: Lifetime::Detached,
+            is_brief: false,
             ..elasticsearch::Options::default()
         })?;
         PidFile::of(node.pid().context("Elasticsearch has ended")?)?.write(&self.pid_file("elasticsearch"))

@@ -34,6 +34,8 @@ pub struct Options {
     /// How the harness speaks to it, if TLS and a login are set up by `settings`.
     pub access: Option<Access>,
     pub lifetime: Lifetime,
+    /// See [`crate::kafka::Options::is_brief`].
+    pub is_brief: bool,
 }
 
 impl Default for Options {
@@ -46,6 +48,7 @@ impl Default for Options {
             settings: Vec::new(),
             access: None,
             lifetime: Lifetime::WithParent,
+            is_brief: true,
         }
     }
 }
@@ -90,6 +93,7 @@ impl Elasticsearch {
         servers::hand_over(&dir)?;
 
         let heap = options.heap_mib;
+        let compiler = if options.is_brief { " -XX:TieredStopAtLevel=1" } else { "" };
         let prefix = if product == "opensearch" { "OPENSEARCH" } else { "ES" };
         let config_dir = format!("{prefix}_PATH_CONF");
         let launch = Launch::program(product, home.join("bin").join(product), &dir.join("out.log"))
@@ -97,7 +101,7 @@ impl Elasticsearch {
             .env(format!("{prefix}_JAVA_HOME"), &java)
             .env(format!("{prefix}_TMPDIR"), dir.join("tmp"))
             .env(config_dir, dir.join("config"))
-            .env(format!("{prefix}_JAVA_OPTS"), format!("-Xms{heap}m -Xmx{heap}m -XX:TieredStopAtLevel=1"))
+            .env(format!("{prefix}_JAVA_OPTS"), format!("-Xms{heap}m -Xmx{heap}m{compiler}"))
             // The launcher lives for a second: the first compiler will do.
             .env("CLI_JAVA_OPTS", "-XX:TieredStopAtLevel=1")
             .dir(&dir)

@@ -291,6 +291,36 @@ impl KafkaClient {
         Ok(())
     }
 
+    /// Calls `look` with each record as it comes, from the start of the topic on, and with `None` when none came within
+    /// `timeout`, until it returns `false`.
+    ///
+    /// # Errors
+    ///
+    /// If the topic cannot be read, or `look` fails.
+    pub fn follow(
+        &self,
+        topic: &str,
+        timeout: Duration,
+        mut look: impl FnMut(Option<&BorrowedMessage<'_>>) -> Result<bool>,
+    ) -> Result<()> {
+        let consumer = self.consumer("harness")?;
+        let mut list = TopicPartitionList::new();
+        for partition in self.partitions(topic)? {
+            list.add_partition_offset(topic, partition, Offset::Beginning)?;
+        }
+        consumer.assign(&list)?;
+        loop {
+            let goes_on = match consumer.poll(timeout) {
+                None | Some(Err(KafkaError::PartitionEOF(_))) => look(None)?,
+                Some(Err(error)) => bail!("cannot read `{topic}`: {error}"),
+                Some(Ok(message)) => look(Some(&message))?,
+            };
+            if !goes_on {
+                return Ok(());
+            }
+        }
+    }
+
     /// Removes all records before the given offsets, as retention would.
     ///
     /// # Errors

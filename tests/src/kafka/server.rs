@@ -32,11 +32,20 @@ pub struct Options {
     /// `("log.retention.check.interval.ms", "500")`.
     pub settings: Vec<(String, String)>,
     pub lifetime: Lifetime,
+    /// It lives for a test: the first compiler of the JVM will do, the second takes a core for minutes.
+    pub is_brief: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { dir: None, port: None, heap_mib: 384, settings: Vec::new(), lifetime: Lifetime::WithParent }
+        Self {
+            dir: None,
+            port: None,
+            heap_mib: 384,
+            settings: Vec::new(),
+            lifetime: Lifetime::WithParent,
+            is_brief: true,
+        }
     }
 }
 
@@ -115,7 +124,8 @@ impl Kafka {
         let launch = Launch::program("kafka", &java.program, &dir.join("kafka.log"))
             .arg(format!("-Xms{0}m", options.heap_mib.min(128)))
             .arg(format!("-Xmx{}m", options.heap_mib))
-            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.showDateTime=true"])
+            .args(options.is_brief.then_some("-XX:TieredStopAtLevel=1"))
+            .args(["-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.showDateTime=true"])
             .args(["-cp", &java.class_path, "kafka.Kafka"])
             .arg(&properties)
             .dir(&dir)

@@ -143,11 +143,7 @@ impl Process {
 
     /// CPU time used so far by all its threads, user and system.
     pub fn cpu_time(&self) -> Option<Duration> {
-        let stat = stat_after_name(self.pid())?;
-        let fields: Vec<&str> = stat.split_whitespace().collect();
-        let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-        // USER_HZ, 100 on every Linux that Rust's standard library supports.
-        Some(Duration::from_millis(ticks * 10))
+        cpu_time(self.pid())
     }
 
     /// The last lines of its output, for a message.
@@ -157,6 +153,15 @@ impl Process {
         let tail = lines[lines.len().saturating_sub(30)..].join("\n");
         format!("--- end of the log of {}:\n{tail}\n---", self.name)
     }
+}
+
+/// CPU time used so far by all threads of a process, user and system; also of one that ended and was not waited for.
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = stat_after_name(pid)?;
+    let fields: Vec<&str> = stat.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    // USER_HZ, 100 on every Linux that Rust's standard library supports.
+    Some(Duration::from_millis(ticks * 10))
 }
 
 impl Drop for Process {

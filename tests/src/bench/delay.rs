@@ -1,0 +1,137 @@
+//! How long a line takes, at a steady thousand lines a second: from its write to the end of the topic, and to a search that
+//! finds it (an index that refreshes every second).
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use rdkafka::Message as _;
+use serde_json::{Value, json};
+
+use super::Plan;
+use super::measure::Measured;
+use super::report::Report;
+use crate::elasticsearch::{self, Elasticsearch};
+use crate::kafka::{Kafka, KafkaClient};
+use crate::process::built;
+use crate::{scratch, wait};
+
+const TOPIC: &str = "bench-delay";
+const SECONDS: u64 = 20;
+const LINES_PER_SECOND: u64 = 1000;
+const BATCH: Duration = Duration::from_millis(10);
+
+fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
+}
+
+pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result<()> {
+    if !plan.wants("delay") {
+        return Ok(());
+    }
+    let dir = scratch::dir("bench-delay")?;
+    kafka.create_topic(TOPIC, 4, &[])?;
+    let node = Elasticsearch::start(&elasticsearch::Options { is_brief: false, ..elasticsearch::Options::default() })?;
+    let settings = json!({"settings": {"number_of_replicas": 0, "refresh_interval": "1s"},
+        "mappings": {"dynamic": "false", "properties": {"us": {"type": "long"}}}});
+    node.call("PUT", "/bench-delay", Some(&settings))?;
+    fs::write(dir.join("app.log"), "")?;
+    let mut shipper = Command::new(built("shipper")?);
+    shipper
+        .args([
+            "run",
+            "--brokers",
+            kafka.bootstrap(),
+            "--topic",
+            TOPIC,
+            "--format",
+            "json",
+            "--admin-listen",
+            "127.0.0.1:0",
+        ])
+        .arg("--data-dir")
+        .arg(dir.join("state"))
+        .arg(dir.join("*.log"));
+    let shipper = Measured::start(shipper, &dir.join("shipper.out"))?;
+    let config = json!({
+        "kafka": {"brokers": [kafka.bootstrap()], "topics": [TOPIC], "group": TOPIC},
+        "elasticsearch": {"hosts": [node.url()]},
+        "rules": [{"index": "bench-delay"}],
+        "dead_letter": {"topic": "bench-dead-letters"},
+        "admin": {"listen": "127.0.0.1:0"},
+    });
+    fs::write(dir.join("indexer.yaml"), config.to_string())?;
+    let mut indexer = Command::new(built("indexer")?);
+    indexer.args(["run", "--config"]).arg(dir.join("indexer.yaml"));
+    let indexer = Measured::start(indexer, &dir.join("indexer.out"))?;
+
+    let is_over = AtomicBool::new(false);
+    let (arrivals, ages) = thread::scope(|scope| -> Result<_> {
+        let arrivals = scope.spawn(|| arrivals(&KafkaClient::new(kafka.bootstrap()), &is_over));
+        let ages = scope.spawn(|| ages(&node, &is_over));
+        let written = write(&dir.join("app.log"));
+        let all = LINES_PER_SECOND * SECONDS;
+        let result = written.and_then(|()| {
+            wait::until_true("the last line is indexed", Duration::from_secs(60), || {
+                node.refresh("bench-delay")?;
+                Ok(node.count("bench-delay")? == all)
+            })
+        });
+        is_over.store(true, Ordering::SeqCst);
+        result?;
+        let join = |_| anyhow::anyhow!("a measuring thread panicked");
+        Ok((arrivals.join().map_err(join)??, ages.join().map_err(join)??))
+    })?;
+    drop((shipper, indexer));
+    ensure!(arrivals.len() as u64 == LINES_PER_SECOND * SECONDS, "{} lines arrived", arrivals.len());
+    report.delays("write to the end of the topic, per line", arrivals);
+    report.delays("age of the newest line that a search finds", ages);
+    kafka.delete_topic(TOPIC)
+}
+
+/// Appends lines that say when they were written.
+fn write(path: &std::path::Path) -> Result<()> {
+    let mut file = File::options().append(true).open(path)?;
+    let started = Instant::now();
+    let batches = SECONDS * 1000 / BATCH.as_millis() as u64;
+    for batch in 0..batches {
+        let text: String =
+            (0..LINES_PER_SECOND / 100).map(|n| format!("{{\"us\":{},\"n\":{n}}}\n", now_us())).collect();
+        file.write_all(text.as_bytes())?;
+        thread::sleep((BATCH * (batch + 1) as u32).saturating_sub(started.elapsed()));
+    }
+    Ok(())
+}
+
+/// For each line, how long after its write a consumer had it.
+fn arrivals(kafka: &KafkaClient, is_over: &AtomicBool) -> Result<Vec<Duration>> {
+    let mut delays = Vec::new();
+    kafka.follow(TOPIC, Duration::from_millis(5), |record| {
+        if let Some(record) = record {
+            let value: Value = serde_json::from_slice(record.payload().unwrap_or_default())?;
+            let written = value["us"].as_u64().context("a line without its time")?;
+            delays.push(Duration::from_micros(now_us().saturating_sub(written)));
+        }
+        Ok(!is_over.load(Ordering::SeqCst))
+    })?;
+    Ok(delays)
+}
+
+/// Asks again and again for the newest line.
+fn ages(node: &Elasticsearch, is_over: &AtomicBool) -> Result<Vec<Duration>> {
+    let newest = json!({"size": 0, "aggs": {"newest": {"max": {"field": "us"}}}});
+    let (started, mut ages) = (Instant::now(), BTreeMap::new());
+    while !is_over.load(Ordering::SeqCst) && started.elapsed() < Duration::from_secs(SECONDS) {
+        let found = node.search("bench-delay", &newest)?;
+        if let Some(us) = found["aggregations"]["newest"]["value"].as_f64() {
+            ages.insert(started.elapsed(), Duration::from_micros(now_us().saturating_sub(us as u64)));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(ages.into_values().collect())
+}

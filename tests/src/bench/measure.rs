@@ -1,0 +1,106 @@
+//! What a process took, from its start to its end.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use crate::process::cpu_time;
+
+/// What one run took.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    pub wall: Duration,
+    /// Of user and system, all threads.
+    pub cpu: Duration,
+    /// The most memory it had resident.
+    pub peak_rss_bytes: u64,
+}
+
+const SAMPLE: Duration = Duration::from_millis(5);
+
+/// A process that is measured. Killed if it is dropped before it ended.
+pub struct Measured {
+    child: Child,
+    started: Instant,
+    peak_rss_bytes: u64,
+    name: String,
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        // It has ended if all went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Measured {
+    /// Starts it; what it prints goes to `log`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub fn start(mut command: Command, log: &Path) -> Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let log = fs::File::create(log)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let started = Instant::now();
+        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        Ok(Self { child, started, peak_rss_bytes: 0, name })
+    }
+
+    /// Looks at its memory; the peak is known as of the last look.
+    pub fn look(&mut self) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        let kib: Option<u64> = peak.and_then(|peak| peak.parse().ok());
+        self.peak_rss_bytes = self.peak_rss_bytes.max(kib.unwrap_or(0) << 10);
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// If it fails.
+    pub fn finish(mut self) -> Result<Usage> {
+        let pid = Pid::from_raw(self.child.id().try_into()?).context("a process id")?;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        while waitid(WaitId::Pid(pid), options)?.is_none() {
+            self.look();
+            thread::sleep(SAMPLE);
+        }
+        // It is not reaped yet, so the kernel still tells.
+        let (wall, cpu) = (self.started.elapsed(), cpu_time(self.child.id()).context("its CPU time")?);
+        let status = self.child.wait()?;
+        ensure!(status.success(), "{} ended with {status}", self.name);
+        Ok(Usage { wall, cpu, peak_rss_bytes: self.peak_rss_bytes })
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+///
+/// If it fails.
+pub fn run(command: Command, log: &Path) -> Result<Usage> {
+    let text = || fs::read_to_string(log).unwrap_or_default();
+    Measured::start(command, log)?
+        .finish()
+        .with_context(|| text().lines().rev().take(20).collect::<Vec<_>>().join("\n"))
+}
+
+/// Whether a program is on the path.
+pub fn is_installed(program: &str) -> bool {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();
+    found.is_ok_and(|status| status.success())
+}

@@ -1,0 +1,129 @@
+//! The figures, on the screen and as a page.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::Plan;
+use super::measure::Usage;
+
+/// The runs of one program.
+pub(super) struct Row<'a> {
+    pub name: String,
+    /// Records of one run.
+    pub num: u64,
+    pub runs: &'a [Usage],
+    /// The yardstick's name, and its runs beside these.
+    pub beside: Option<(&'a str, &'a [Usage])>,
+}
+
+/// Median, least and most.
+struct Spread {
+    median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Spread {
+    fn of(values: impl IntoIterator<Item = f64>) -> Result<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (least, most) = values.first().zip(values.last()).context("nothing was measured")?;
+        let middle = values.len() / 2;
+        let median =
+            if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] };
+        Ok(Self { median, least: *least, most: *most })
+    }
+
+    fn text(&self, digits: usize) -> String {
+        format!("{:.digits$} ({:.digits$}–{:.digits$})", self.median, self.least, self.most)
+    }
+}
+
+pub(super) struct Report {
+    head: String,
+    rows: String,
+    delays: String,
+    notes: Vec<String>,
+}
+
+const COLUMNS: &str = "| what | CPU s per million | thousand/s | peak RSS MB | CPU beside the yardstick | rate beside it |\n|---|---|---|---|---|---|\n";
+
+impl Report {
+    pub fn new(plan: &Plan) -> Result<Self> {
+        let cpus = std::thread::available_parallelism()?;
+        let memory = fs::read_to_string("/proc/meminfo")?;
+        let kib: u64 = memory.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0);
+        let head = format!(
+            "Machine: {cpus} cores, {} GiB. Kafka and Elasticsearch run on it too. {} runs each, yardstick and product alternating, after one that \
+             is not counted; {} records in the first workload. Median (least–most). CPU is that of the whole process, user and system.\n\
+             Yardsticks: `kcat -P` with acks=all, idempotence and lz4, of lines as they are; `kcat -C` to /dev/null.\n",
+            kib.div_ceil(1 << 20),
+            plan.num_runs,
+            plan.num_records,
+        );
+        println!("{head}");
+        Ok(Self { head, rows: String::new(), delays: String::new(), notes: Vec::new() })
+    }
+
+    pub fn add(&mut self, row: Row<'_>) -> Result<()> {
+        let millions = row.num as f64 / 1e6;
+        let cpu = Spread::of(row.runs.iter().map(|run| run.cpu.as_secs_f64() / millions))?.text(2);
+        let rate = Spread::of(row.runs.iter().map(|run| row.num as f64 / 1e3 / run.wall.as_secs_f64()))?.text(0);
+        let memory = Spread::of(row.runs.iter().map(|run| run.peak_rss_bytes as f64 / 1e6))?.text(0);
+        let ratios = match row.beside {
+            None => [String::new(), String::new()],
+            Some((name, yardstick)) => {
+                let pairs = || row.runs.iter().zip(yardstick);
+                let cpu = Spread::of(pairs().map(|(run, by)| run.cpu.as_secs_f64() / by.cpu.as_secs_f64()))?;
+                let rate = Spread::of(pairs().map(|(run, by)| by.wall.as_secs_f64() / run.wall.as_secs_f64()))?;
+                [format!("{} × {name}", cpu.text(2)), format!("{} × {name}", rate.text(2))]
+            }
+        };
+        let [cpu_ratio, rate_ratio] = ratios;
+        let line = format!("| {} | {cpu} | {rate} | {memory} | {cpu_ratio} | {rate_ratio} |", row.name);
+        println!("{line}");
+        writeln!(self.rows, "{line}")?;
+        Ok(())
+    }
+
+    pub fn delays(&mut self, what: &str, mut delays: Vec<Duration>) {
+        delays.sort();
+        let at = |share: f64| delays.get(((delays.len() as f64 - 1.0) * share) as usize).copied().unwrap_or_default();
+        let ms = |delay: Duration| format!("{:.1}", delay.as_secs_f64() * 1e3);
+        let line = format!("| {what} | {} | {} | {} | {} |", delays.len(), ms(at(0.5)), ms(at(0.99)), ms(at(1.0)));
+        println!("{line}");
+        self.delays += &line;
+        self.delays.push('\n');
+    }
+
+    pub fn note(&mut self, note: &str) {
+        self.notes.push(note.to_owned());
+    }
+
+    pub fn store(&self, into: &Path) -> Result<()> {
+        fs::create_dir_all(into)?;
+        let date = into.file_name().unwrap_or_default().to_string_lossy();
+        let mut page = format!("# {date}: `make bench`\n\n{}\n", self.head);
+        if !self.rows.is_empty() {
+            writeln!(page, "{COLUMNS}{}", self.rows)?;
+        }
+        if !self.delays.is_empty() {
+            write!(
+                page,
+                "At a thousand lines a second, ms:\n\n| delay | number | p50 | p99 | most |\n|---|---|---|---|---|\n{}\n",
+                self.delays
+            )?;
+        }
+        if !self.notes.is_empty() {
+            writeln!(page, "Lines: {}.", self.notes.join(", "))?;
+        }
+        let path = into.join("README.md");
+        fs::write(&path, page)?;
+        println!("\nstored in {}", path.display());
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! The files that are shipped. The same bytes at every run.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+/// One kind of log.
+pub struct Workload {
+    pub name: &'static str,
+    /// Lines against those of the first workload.
+    share: f64,
+    num_files: u64,
+    lines_per_event: u64,
+    /// What the shipper is told about it, beside its paths.
+    pub input: Value,
+    line: fn(u64, &mut String),
+}
+
+/// A workload on disk.
+pub struct Files {
+    pub dir: PathBuf,
+    /// All lines in one file, for programs that take one.
+    pub whole: PathBuf,
+    pub num_lines: u64,
+    pub num_events: u64,
+    pub num_bytes: u64,
+}
+
+impl Workload {
+    pub fn all() -> Vec<Self> {
+        let plain = |name, share, line| Self {
+            name,
+            share,
+            num_files: 1,
+            lines_per_event: 1,
+            input: json!({"format": "text"}),
+            line,
+        };
+        vec![
+            Self { input: json!({"format": "json"}), ..plain("json lines", 1.0, json_line) },
+            Self { input: json!({"format": "json"}), num_files: 100, ..plain("json lines, 100 files", 1.0, json_line) },
+            Self {
+                input: json!({"format": "pattern", "pattern": {"grok": "%{COMBINEDAPACHELOG}"}}),
+                ..plain("access log, grok", 0.5, access_line)
+            },
+            plain("text lines of 60 bytes", 1.0, short_line),
+            plain("text lines of 4 KiB", 0.05, long_line),
+            Self {
+                input: json!({"format": "text", "multiline": {"preset": "java"}}),
+                lines_per_event: 10,
+                ..plain("stack traces of 10 lines", 1.0, trace_line)
+            },
+        ]
+    }
+
+    /// Writes it below `dir`.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refuses.
+    pub fn write(&self, dir: &Path, num_records: u64) -> Result<Files> {
+        let num_lines = (num_records as f64 * self.share) as u64 / self.lines_per_event * self.lines_per_event;
+        let dir = dir.join(self.name.replace([' ', ','], "-"));
+        fs::create_dir_all(dir.join("logs"))?;
+        let whole = dir.join("whole");
+        let mut all = BufWriter::with_capacity(1 << 20, File::create(&whole)?);
+        let files: Result<Vec<_>, _> =
+            (0..self.num_files).map(|n| File::create(dir.join(format!("logs/{n}.log")))).collect();
+        let mut files: Vec<_> = files?.into_iter().map(BufWriter::new).collect();
+        let (mut line, mut num_bytes) = (String::new(), 0);
+        for n in 0..num_lines {
+            line.clear();
+            (self.line)(n, &mut line);
+            line.push('\n');
+            num_bytes += line.len() as u64;
+            all.write_all(line.as_bytes())?;
+            files[(n / self.lines_per_event % self.num_files) as usize].write_all(line.as_bytes())?;
+        }
+        all.flush()?;
+        files.iter_mut().try_for_each(Write::flush)?;
+        Ok(Files { dir, whole, num_lines, num_events: num_lines / self.lines_per_event, num_bytes })
+    }
+}
+
+/// A word that looks random and is the same at every run.
+fn scramble(n: u64) -> u64 {
+    let n = (n ^ (n >> 30)).wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb)
+}
+
+fn time(n: u64) -> String {
+    format!("2026-11-25T{:02}:{:02}:{:02}.{:03}Z", n / 3_600_000 % 24, n / 60_000 % 60, n / 1000 % 60, n % 1000)
+}
+
+/// About 277 bytes.
+fn json_line(n: u64, line: &mut String) {
+    let word = scramble(n);
+    let level = ["INFO", "INFO", "INFO", "WARN"][(word % 4) as usize];
+    *line += &format!(
+        r#"{{"time":"{}","level":"{level}","logger":"com.example.checkout.PaymentService","thread":"http-{}","request_id":"{word:016x}{:016x}","message":"payment authorised for order {}","status":{},"duration_ms":{}.{:02},"user":{{"id":{},"plan":"basic"}}}}"#,
+        time(n),
+        word % 64,
+        scramble(word),
+        word % 10_000_000,
+        200 + word % 300,
+        word % 900,
+        word % 100,
+        word % 1_000_000,
+    );
+}
+
+fn access_line(n: u64, line: &mut String) {
+    let word = scramble(n);
+    *line += &format!(
+        r#"10.{}.{}.{} - - [25/Nov/2026:{:02}:{:02}:{:02} +0000] "GET /api/v1/orders/{}?expand=items HTTP/1.1" {} {} "https://shop.example.com/cart" "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/130.0 Safari/537.36""#,
+        word % 256,
+        word / 256 % 256,
+        word / 65_536 % 256,
+        n / 3600 % 24,
+        n / 60 % 60,
+        n % 60,
+        word % 10_000_000,
+        200 + word % 5 * 100,
+        word % 100_000,
+    );
+}
+
+fn short_line(n: u64, line: &mut String) {
+    *line += &format!("{} {:016x} request was served", time(n), scramble(n));
+}
+
+fn long_line(n: u64, line: &mut String) {
+    *line += &time(n);
+    let mut word = n;
+    while line.len() < 4096 {
+        word = scramble(word);
+        *line += &format!(" field-{}={word:016x}", word % 100);
+    }
+    line.truncate(4096);
+}
+
+fn trace_line(n: u64, line: &mut String) {
+    *line += &match n % 10 {
+        0 => format!("{} ERROR request {:016x} failed", time(n), scramble(n)),
+        1 => "java.lang.IllegalStateException: connection is closed".to_owned(),
+        at => format!("\tat com.example.pool.Connection.use(Connection.java:{})", at * 37),
+    };
+}
