@@ -3,6 +3,7 @@
 mod names;
 mod options;
 mod refused;
+pub mod cut_off;
 mod log;
 
 use std::collections::BTreeMap;

@@ -49,7 +49,7 @@ impl Workload {
             plain("text lines of 60 bytes", 1.0, short_line),
             plain("text lines of 4 KiB", 0.05, long_line),
             Self {
-                input: json!({"format": "text", "multiline": {"preset": "java"}}),
+                input: json!({"format": "text", "multiline": {"start": "^2026-"}}),
                 lines_per_event: 10,
                 ..plain("stack traces of 10 lines", 1.0, trace_line)
             },
