@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use rustix::process::{Resource, Rlimit};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
+use crate::checkpoint::row::Row;
 use crate::checkpoint::store::{DataDir, DiskStore, StoreError};
 use crate::clock::Clock;
 use crate::config::{Config, Drain, Ledger, OnOversize, Partial};
@@ -219,8 +220,14 @@ fn recover(config: &Config, host_id: &str, signals: &Signals, board: &Board) -> 
         board.turned();
         !signals.is_draining()
     };
+    let is_ours = |row: &Row| {
+        let paths = [Path::new(&row.current_path), Path::new(&row.path)];
+        config.patterns.iter().any(|patterns| paths.iter().any(|path| patterns.matches(path)))
+    };
     Ok(match recover::read(&client, host_id, &go_on) {
-        Ok(recovered) => {
+        Ok(mut recovered) => {
+            // Another shipper of this host has files of its own.
+            recovered.rows.retain(is_ours);
             info!(files = recovered.rows.len(), "going on where the ledger says");
             recovered
         }

@@ -64,6 +64,8 @@ impl Rig {
             "inputs": [{"id": "app", "paths": [dir.join("logs/*.log*")], "format": "text"}],
             "kafka": {"brokers": [brokers], "topic": name, "options": {"reconnect.backoff.max.ms": 1000}},
             "files": {"partial_after": "60s"},
+            // The tests share a broker, and with it the ledger's topic.
+            "host": {"id": name},
             "data_dir": dir.join("state"),
             "admin": {"listen": admin},
         });
