@@ -1,24 +1,24 @@
 //! Runs the tailer: threads, clocks, waiting, and the order of shutdown.
 
+mod clients;
+mod show;
+
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use millrace_common::exit::Exit;
-use millrace_common::kafka::{self, Log, OptionFault};
+use millrace_common::kafka::Log;
 use millrace_common::shutdown::Signals;
 use millrace_common::telemetry::admin::{self, AdminOptions};
 use millrace_common::telemetry::metrics::MetricsHandle;
-use rdkafka::ClientConfig;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::process::{Resource, Rlimit};
-use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use crate::checkpoint::row::Row;
 use crate::checkpoint::store::{DataDir, DiskStore, StoreError};
 use crate::clock::Clock;
 use crate::config::{Config, Drain, Ledger, OnOversize, Partial};
@@ -26,11 +26,10 @@ use crate::discover::scan::{self, Patterns};
 use crate::discover::watch::Watcher;
 use crate::ledger;
 use crate::ledger::desk::{Desk, Whole};
-use crate::ledger::recover::{self, Recovered};
 use crate::produce::kafka::KafkaBroker;
 use crate::read::Disk;
 use crate::status::Board;
-use crate::tail::stats::{Gauges, Given};
+use crate::tail::stats::Gauges;
 use crate::tail::{Now, Settings, Tailer};
 
 /// When to stop by itself.
@@ -85,10 +84,10 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
     let options = AdminOptions { listen: config.listen.clone(), program: "shipper" };
     let _admin = admin::spawn(options, Arc::clone(&board) as Arc<_>, metrics, axum::Router::new())?;
     let log = Arc::new(Log::new());
-    let (broker, max_inflight_records) = start_producer(&config, &log)?;
-    let mut ledger = ledger_settings(&config, &log, &host_id, &host_name)?;
+    let (broker, max_inflight_records) = clients::start_producer(&config, &log)?;
+    let mut ledger = clients::ledger_settings(&config, &log, &host_id, &host_name)?;
     if loaded.is_missing && config.ledger == Ledger::On {
-        let recovered = recover(&config, &host_id, &signals, &board)?;
+        let recovered = clients::recover(&config, &host_id, &signals, &board)?;
         (loaded.rows, ledger.finished) = (recovered.rows, recovered.finished);
     }
     ledger::service::start(ledger, Arc::clone(&desk), wake.clone()).context("cannot start the ledger's threads")?;
@@ -164,81 +163,6 @@ fn host_id(config: &Config, dir: &DataDir, host_name: &str) -> Result<String, St
         // Without a machine id (some containers), the host name alone tells hosts apart.
         let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
         format!("{}-{host_name}", machine_id.trim()).trim_start_matches('-').to_owned()
-    })
-}
-
-/// The producer, and how many records it takes before deliveries came back.
-fn start_producer(config: &Config, log: &Arc<Log>) -> Result<(KafkaBroker, u64)> {
-    let mut client = client(config)?;
-    // Our own budget holds records back before the client's queue does; the client's is the second line.
-    let queue_kib = (config.max_inflight() / 1024 + config.max_record as u64 / 1024 + 1).to_string();
-    kafka::set_default(&mut client, "queue.buffering.max.kbytes", &queue_kib);
-    kafka::set_default(&mut client, "queue.buffering.max.messages", "1000000");
-    let max_message = config.max_record as u64 + 64 * 1024;
-    if max_message > 1_000_000 {
-        kafka::set_default(&mut client, "message.max.bytes", &max_message.to_string());
-    }
-    let max_records = client.get("queue.buffering.max.messages").and_then(|text| text.parse().ok());
-    // 0 is librdkafka's word for no limit.
-    let max_records = max_records.filter(|&num| num > 0).unwrap_or(u64::MAX);
-    Ok((KafkaBroker::new(client, &config.topics, Arc::clone(log))?, max_records))
-}
-
-fn client(config: &Config) -> Result<ClientConfig> {
-    kafka::producer("shipper", &config.brokers, &config.options).map_err(|faults| told(&faults))
-}
-
-fn told(faults: &[OptionFault]) -> anyhow::Error {
-    let lines: Vec<_> = faults.iter().map(|f| format!("kafka.{}: {}; {}", f.path, f.what, f.remedy)).collect();
-    anyhow::anyhow!(lines.join("\n"))
-}
-
-fn ledger_settings(
-    config: &Config,
-    log: &Arc<Log>,
-    host_id: &str,
-    host_name: &str,
-) -> Result<ledger::service::Settings> {
-    Ok(ledger::service::Settings {
-        client: (config.ledger == Ledger::On).then(|| client(config)).transpose()?,
-        log: Arc::clone(log),
-        like: config.topics.first().cloned().unwrap_or_default(),
-        host_id: host_id.to_owned(),
-        host_name: host_name.to_owned(),
-        heartbeat: config.heartbeat,
-        forget_after: config.forget_after,
-        data_dir: config.data_dir.clone(),
-        finished: Vec::new(),
-    })
-}
-
-/// Without a checkpoint, the ledger may know where this host's files stand.
-fn recover(config: &Config, host_id: &str, signals: &Signals, board: &Board) -> Result<Recovered> {
-    let client = recover::client(&config.brokers, &config.options).map_err(|faults| told(&faults))?;
-    info!("there is no checkpoint; asking the ledger where the files of this host stand");
-    let go_on = || {
-        board.turned();
-        !signals.is_draining()
-    };
-    let is_ours = |row: &Row| {
-        let paths = [Path::new(&row.current_path), Path::new(&row.path)];
-        config.patterns.iter().any(|patterns| paths.iter().any(|path| patterns.matches(path)))
-    };
-    Ok(match recover::read(&client, host_id, &go_on) {
-        Ok(mut recovered) => {
-            // Another shipper of this host has files of its own.
-            recovered.rows.retain(is_ours);
-            info!(files = recovered.rows.len(), "going on where the ledger says");
-            recovered
-        }
-        Err(cause) => {
-            let cause = format!("{:#}", anyhow::Error::from(cause));
-            warn!(
-                cause,
-                "files are read from their start: records of files that were ever truncated arrive a second time, under other ids"
-            );
-            Recovered::default()
-        }
     })
 }
 
@@ -458,52 +382,5 @@ impl Loop {
             "stopped at the deadline; the next start goes on from the first unacknowledged byte"
         );
         Ok(Exit::Unacknowledged)
-    }
-
-    fn status(&self, now: Now) -> Value {
-        let gauges = self.gauges(now);
-        let sources: Vec<_> = self
-            .tailer
-            .rows()
-            .map(|source| {
-                let acknowledged = source.ledger.acknowledged();
-                json!({
-                    "source": source.id, "input": self.tailer.input_id(source.input),
-                    "path": source.current_path.to_string_lossy(), "fate": source.fate.name(), "state": source.state(),
-                    "size": source.size, "read": source.covered, "acknowledged": acknowledged,
-                    "behind": source.size.saturating_sub(acknowledged), "generation": source.generation,
-                    "device": source.identity.device, "inode": source.identity.inode,
-                    "birth_time_ns": source.identity.birth_time_ns, "open": source.file.is_some(),
-                    "outstanding": source.ledger.num_outstanding(), "pending": source.tally.num_pending(),
-                    "topic": self.tailer.topic(source.input), "partition": source.partition,
-                })
-            })
-            .collect();
-        let topics: Vec<_> = gauges
-            .topics
-            .iter()
-            .map(|topic| {
-                let stalled: Vec<_> =
-                    topic.stalled.iter().map(|(at, broker)| json!({"partition": at, "broker": broker})).collect();
-                json!({
-                    "topic": topic.name, "partitions": topic.num_partitions, "inflight_bytes": topic.inflight_bytes,
-                    "blocked": topic.blocked, "stalled": stalled,
-                })
-            })
-            .collect();
-        let given_up: Vec<_> = self
-            .tailer
-            .given_up()
-            .map(|Given { at_ms, path, start, end, reason }| {
-                json!({"at_ms": at_ms, "path": path.to_string_lossy(), "start": start, "end": end, "reason": reason})
-            })
-            .collect();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "data_dir": self.config.data_dir,
-            "blocked": gauges.blocked, "topics": topics, "ledger": self.desk.status(),
-            "unread_bytes": gauges.unread_bytes, "inflight_bytes": gauges.inflight_bytes,
-            "open_files": gauges.open_files, "ignored_files": gauges.ignored_files,
-            "lost_bytes": self.tailer.stats().lost_bytes, "last_given_up": given_up, "sources": sources,
-        })
     }
 }
