@@ -358,7 +358,7 @@ impl Loop {
             self.tailer.turn(now, Self::ACK_WAIT);
         }
         let is_saved = version.is_some_and(|version| self.tailer.is_saved(version));
-        self.tailer.tell_all(self.clock.now());
+        self.tailer.tell_last(self.clock.now());
         self.publish(self.clock.now());
         let rest = deadline.saturating_sub(self.clock.now().mono);
         if !self.desk.stop(rest.max(Self::MIN_GOODBYE)) {

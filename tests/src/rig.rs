@@ -362,6 +362,19 @@ impl Shipper {
         .with_context(|| self.log_tail())
     }
 
+    /// Waits until the ledger knows of `num` sources: only then their records are produced.
+    ///
+    /// # Errors
+    ///
+    /// If it does not within [`LIMIT`].
+    pub fn wait_announced(&self, num: usize) -> Result<()> {
+        wait::until_true(&format!("{num} announced sources"), LIMIT, || {
+            let Ok(status) = self.status() else { return Ok(false) };
+            let sources = status["sources"].as_array().map(Vec::as_slice).unwrap_or_default();
+            Ok(sources.iter().filter(|source| source["announced"] == true).count() >= num)
+        })
+    }
+
     /// # Errors
     ///
     /// If `/metrics` does not answer.

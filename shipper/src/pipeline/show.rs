@@ -23,6 +23,7 @@ impl Loop {
                     "birth_time_ns": source.identity.birth_time_ns, "open": source.file.is_some(),
                     "outstanding": source.ledger.num_outstanding(), "pending": source.tally.num_pending(),
                     "topic": self.tailer.topic(source.input), "partition": source.partition,
+                    "announced": source.is_announced,
                 })
             })
             .collect();

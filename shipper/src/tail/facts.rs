@@ -73,9 +73,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 self.tell(slot, now);
                 continue;
             };
-            let is_news = (told.acknowledged, told.progress.size, told.progress.read)
-                != (facts.acknowledged, facts.progress.size, facts.progress.read);
-            if is_news && now.mono >= told.at + self.settings.ledger_interval {
+            if facts.are_news(told) && now.mono >= told.at + self.settings.ledger_interval {
                 self.tell(slot, now);
             } else if told.noted != facts.progress {
                 told.noted = facts.progress;
@@ -86,9 +84,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     /// Tells where the sources stand that others know of, for the end.
-    pub fn tell_all(&mut self, now: Now) {
+    pub fn tell_last(&mut self, now: Now) {
         for slot in 0..self.sources.len() {
-            if self.sources[slot].as_ref().is_some_and(|source| source.is_announced && !source.is_given_up()) {
+            let Some(source) = self.sources[slot].as_ref() else { continue };
+            let is_news = source.told.is_none_or(|told| Facts::of(source, false).are_news(&told));
+            if is_news && source.is_announced && !source.is_given_up() {
                 self.tell(slot, now);
             }
         }
@@ -196,5 +196,10 @@ impl Facts {
         let acknowledged = tail.as_ref().map_or(source.ledger.acknowledged(), |tail| tail.end);
         let progress = Progress { size: source.size, read: source.covered.max(source.read_end), is_held };
         Self { acknowledged, progress, tail }
+    }
+
+    fn are_news(&self, told: &Told) -> bool {
+        (told.acknowledged, told.progress.size, told.progress.read)
+            != (self.acknowledged, self.progress.size, self.progress.read)
     }
 }

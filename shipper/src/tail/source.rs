@@ -328,6 +328,7 @@ impl<F> Source<F> {
         match self {
             _ if self.is_given_up() => "given up",
             _ if self.retry_at.is_some() => "retrying",
+            _ if self.awaits_announcement => "not announced",
             _ if self.truncated_at.is_some() => "truncated",
             _ if self.is_held_back() && !self.is_queued => "maybe a copy",
             _ if self.unfinished.is_some() => "unfinished line",
