@@ -84,12 +84,12 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
     let options = AdminOptions { listen: config.listen.clone(), program: "shipper" };
     let _admin = admin::spawn(options, Arc::clone(&board) as Arc<_>, metrics, axum::Router::new())?;
     let log = Arc::new(Log::new());
-    let (broker, max_inflight_records) = clients::start_producer(&config, &log)?;
     let mut ledger = clients::ledger_settings(&config, &log, &host_id, &host_name)?;
     if loaded.is_missing && config.ledger == Ledger::On {
         let recovered = clients::recover(&config, &host_id, &signals, &board)?;
         (loaded.rows, ledger.finished) = (recovered.rows, recovered.finished);
     }
+    let (broker, max_inflight_records) = clients::start_producer(&config, &log)?;
     ledger::service::start(ledger, Arc::clone(&desk), wake.clone()).context("cannot start the ledger's threads")?;
     let store = DiskStore::start(dir, wake).context("cannot start the checkpoint thread")?;
     info!(

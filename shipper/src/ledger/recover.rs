@@ -43,7 +43,10 @@ pub fn client(brokers: &[String], options: &Options) -> Result<ClientConfig, Vec
     let faults = kafka::check(Role::Consumer, brokers, options);
     let is_common = |name: &str| faults.iter().all(|fault| fault.path != format!("options.{name}"));
     let common: Options = options.iter().filter(|(name, _)| is_common(name)).collect();
-    kafka::consumer("shipper", brokers, "millrace-shipper", &common)
+    let mut config = kafka::consumer("shipper", brokers, "millrace-shipper", &common)?;
+    // The start waits for the end of the topic.
+    kafka::set_default(&mut config, "fetch.wait.max.ms", "50");
+    Ok(config)
 }
 
 /// Reads the rows of `host_id`. `go_on` is asked a few times a second whether to.
