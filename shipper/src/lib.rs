@@ -15,6 +15,8 @@ pub mod frame;
 pub mod encode;
 pub mod produce;
 pub mod checkpoint;
+pub mod clock;
+pub mod ledger;
 pub mod tail;
 pub mod pipeline;
 pub mod status;

@@ -8,7 +8,7 @@ use millrace_common::config::Setting;
 use millrace_common::exit::Exit;
 use millrace_common::telemetry::logs::{self, LogFormat};
 use millrace_common::telemetry::metrics;
-use millrace_shipper::config::{self, Config};
+use millrace_shipper::config::{self, Config, Ledger};
 use millrace_shipper::inspect::{self, Place, StatusArgs};
 use millrace_shipper::pipeline::{self, Until};
 use tracing::error;
@@ -89,6 +89,15 @@ struct Flags {
     /// host.name of the records.
     #[arg(long, env = "SHIPPER_HOST_NAME")]
     host_name: Option<String>,
+    /// Whether the ledger's topic says where every file stands: on or off.
+    #[arg(long, env = "SHIPPER_LEDGER")]
+    ledger: Option<String>,
+    /// How often the ledger says that the shipper lives, for example 10s.
+    #[arg(long, value_name = "TIME", env = "SHIPPER_HEARTBEAT")]
+    heartbeat: Option<String>,
+    /// How long the ledger keeps what it says of a finished file, for example 7d.
+    #[arg(long, value_name = "TIME", env = "SHIPPER_FORGET_AFTER")]
+    forget_after: Option<String>,
     /// Memory of the process, for example 32MiB.
     #[arg(long, env = "SHIPPER_MEMORY")]
     memory: Option<String>,
@@ -115,6 +124,9 @@ impl Flags {
             ("--format", "inputs[0].format", &self.format),
             ("--host-id", "host.id", &self.host_id),
             ("--host-name", "host.name", &self.host_name),
+            ("--ledger", "ledger", &self.ledger),
+            ("--heartbeat", "heartbeat", &self.heartbeat),
+            ("--forget-after", "forget_after", &self.forget_after),
             ("--memory", "limits.memory", &self.memory),
             ("--admin-listen", "admin.listen", &self.admin_listen),
         ];
@@ -208,6 +220,11 @@ fn main() -> ExitCode {
     let Some(until) = until else {
         let topics = config.topics.join("`, `");
         println!("the configuration is sound: {} input(s), topic `{topics}`", config.inputs.len());
+        if config.ledger == Ledger::Off {
+            println!(
+                "ledger: off: whether all that was written is indexed, and whether this shipper lives, is known on this machine only"
+            );
+        }
         return Exit::Clean.into();
     };
     logs::init(cli.log_format, "info");

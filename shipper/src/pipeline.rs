@@ -1,30 +1,35 @@
 //! Runs the tailer: threads, clocks, waiting, and the order of shutdown.
 
+mod clients;
+mod show;
+
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use millrace_common::exit::Exit;
-use millrace_common::kafka;
+use millrace_common::kafka::Log;
 use millrace_common::shutdown::Signals;
 use millrace_common::telemetry::admin::{self, AdminOptions};
 use millrace_common::telemetry::metrics::MetricsHandle;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::process::{Resource, Rlimit};
-use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use crate::checkpoint::store::{DataDir, DiskStore, StoreError};
-use crate::config::{Config, Drain, OnOversize, Partial};
+use crate::clock::Clock;
+use crate::config::{Config, Drain, Ledger, OnOversize, Partial};
 use crate::discover::scan::{self, Patterns};
 use crate::discover::watch::Watcher;
+use crate::ledger;
+use crate::ledger::desk::{Desk, Whole};
 use crate::produce::kafka::KafkaBroker;
 use crate::read::Disk;
 use crate::status::Board;
-use crate::tail::stats::{Gauges, Given};
+use crate::tail::stats::Gauges;
 use crate::tail::{Now, Settings, Tailer};
 
 /// When to stop by itself.
@@ -62,7 +67,7 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
     let allowed = allow_open_files();
     let open_files = config.open_files.unwrap_or(allowed);
     let dir = DataDir::open(&config.data_dir)?;
-    let loaded = dir.load()?;
+    let mut loaded = dir.load()?;
     let host_name = match &config.host_name {
         Some(name) => name.clone(),
         None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -74,10 +79,18 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
         move || waker.wake()
     };
     let signals = Signals::install(wake.clone()).context("cannot install signal handlers")?;
-    let board = Arc::new(Board::new(wake.clone()));
+    let desk = Arc::new(Desk::new(config.ledger == Ledger::On));
+    let board = Arc::new(Board::new(Arc::clone(&desk), wake.clone()));
     let options = AdminOptions { listen: config.listen.clone(), program: "shipper" };
     let _admin = admin::spawn(options, Arc::clone(&board) as Arc<_>, metrics, axum::Router::new())?;
-    let (broker, max_inflight_records) = start_producer(&config)?;
+    let log = Arc::new(Log::new());
+    let mut ledger = clients::ledger_settings(&config, &log, &host_id, &host_name)?;
+    if loaded.is_missing && config.ledger == Ledger::On {
+        let recovered = clients::recover(&config, &host_id, &signals, &board)?;
+        (loaded.rows, ledger.finished) = (recovered.rows, recovered.finished);
+    }
+    let (broker, max_inflight_records) = clients::start_producer(&config, &log)?;
+    ledger::service::start(ledger, Arc::clone(&desk), wake.clone()).context("cannot start the ledger's threads")?;
     let store = DiskStore::start(dir, wake).context("cannot start the checkpoint thread")?;
     info!(
         host.id = host_id,
@@ -104,8 +117,11 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
         open_files,
         hold_deleted: config.hold_deleted,
         max_absent: 100,
+        ledger_interval: config.heartbeat,
     };
-    let tailer = Tailer::new(settings, Disk, broker, store, loaded.rows, loaded.num_corrupt);
+    let announcer = Box::new(Arc::clone(&desk));
+    let mut tailer = Tailer::new(settings, Disk, broker, store, announcer, loaded.rows);
+    tailer.note_corrupt(loaded.num_corrupt);
     let watcher = Watcher::new().context("cannot create an inotify instance; raise fs.inotify.max_user_instances")?;
     Loop {
         tailer,
@@ -113,7 +129,8 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
         waker,
         signals,
         board,
-        clock: Clock::new(),
+        desk,
+        clock: Clock::start(),
         config,
         until,
         links: HashMap::new(),
@@ -149,51 +166,13 @@ fn host_id(config: &Config, dir: &DataDir, host_name: &str) -> Result<String, St
     })
 }
 
-/// The producer, and how many records it takes before deliveries came back.
-fn start_producer(config: &Config) -> Result<(KafkaBroker, u64)> {
-    let built = kafka::producer("shipper", &config.brokers, &config.options);
-    let mut client = built.map_err(|faults| {
-        let lines: Vec<_> = faults.iter().map(|f| format!("kafka.{}: {}; {}", f.path, f.what, f.remedy)).collect();
-        anyhow::anyhow!(lines.join("\n"))
-    })?;
-    // Our own budget holds records back before the client's queue does; the client's is the second line.
-    let queue_kib = (config.max_inflight() / 1024 + config.max_record as u64 / 1024 + 1).to_string();
-    kafka::set_default(&mut client, "queue.buffering.max.kbytes", &queue_kib);
-    kafka::set_default(&mut client, "queue.buffering.max.messages", "1000000");
-    let max_message = config.max_record as u64 + 64 * 1024;
-    if max_message > 1_000_000 {
-        kafka::set_default(&mut client, "message.max.bytes", &max_message.to_string());
-    }
-    let max_records = client.get("queue.buffering.max.messages").and_then(|text| text.parse().ok());
-    // 0 is librdkafka's word for no limit.
-    let max_records = max_records.filter(|&num| num > 0).unwrap_or(u64::MAX);
-    Ok((KafkaBroker::new(client, &config.topics)?, max_records))
-}
-
-/// The real clocks.
-struct Clock {
-    started: Instant,
-}
-
-impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "an edge: the one place that reads the clocks for the tailer")]
-    fn new() -> Self {
-        Self { started: Instant::now() }
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "an edge: the one place that reads the clocks for the tailer")]
-    fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { wall_ms: wall.as_millis() as i64, mono: self.started.elapsed() }
-    }
-}
-
 struct Loop {
     tailer: Tail,
     watcher: Watcher,
     waker: Waker,
     signals: Signals,
     board: Arc<Board>,
+    desk: Arc<Desk>,
     clock: Clock,
     config: Config,
     until: Until,
@@ -214,6 +193,7 @@ impl Loop {
     const ACK_WAIT: Duration = Duration::from_millis(5);
     const MIN_ACK_PAUSE: Duration = Duration::from_millis(1);
     const MAX_ACK_PAUSE: Duration = Duration::from_millis(50);
+    const MIN_GOODBYE: Duration = Duration::from_secs(1);
 
     fn run(mut self) -> Result<Exit> {
         if self.until == Until::Eof {
@@ -270,7 +250,20 @@ impl Loop {
 
     fn publish(&self, now: Now) {
         let unwatched_folders = self.watcher.num_unwatched() as u64;
-        self.board.publish(self.tailer.stats(), Gauges { unwatched_folders, ..self.tailer.gauges(now) });
+        let gauges = Gauges { unwatched_folders, ..self.gauges(now) };
+        self.desk.publish(Whole {
+            num_sources: gauges.sources,
+            unread_bytes: gauges.unread_bytes,
+            blocked: gauges.blocked.clone(),
+            turn: 0,
+        });
+        self.board.publish(self.tailer.stats(), gauges);
+    }
+
+    fn gauges(&self, now: Now) -> Gauges {
+        let mut gauges = self.tailer.gauges(now);
+        gauges.blocked.extend(self.desk.fault().is_some().then_some("ledger"));
+        gauges
     }
 
     fn turn(&mut self, now: Now, wait: Duration) -> bool {
@@ -365,6 +358,12 @@ impl Loop {
             self.tailer.turn(now, Self::ACK_WAIT);
         }
         let is_saved = version.is_some_and(|version| self.tailer.is_saved(version));
+        self.tailer.tell_last(self.clock.now());
+        self.publish(self.clock.now());
+        let rest = deadline.saturating_sub(self.clock.now().mono);
+        if !self.desk.stop(rest.max(Self::MIN_GOODBYE)) {
+            warn!("the ledger did not take the last word; others will take the stop for an outage");
+        }
         let now = self.clock.now();
         let (gauges, stats) = (self.tailer.gauges(now), self.tailer.stats());
         let took = now.mono - begun;
@@ -383,52 +382,5 @@ impl Loop {
             "stopped at the deadline; the next start goes on from the first unacknowledged byte"
         );
         Ok(Exit::Unacknowledged)
-    }
-
-    fn status(&self, now: Now) -> Value {
-        let gauges = self.tailer.gauges(now);
-        let sources: Vec<_> = self
-            .tailer
-            .rows()
-            .map(|source| {
-                let acknowledged = source.ledger.acknowledged();
-                json!({
-                    "source": source.id, "input": self.tailer.input_id(source.input),
-                    "path": source.current_path.to_string_lossy(), "fate": source.fate.name(), "state": source.state(),
-                    "size": source.size, "read": source.covered, "acknowledged": acknowledged,
-                    "behind": source.size.saturating_sub(acknowledged), "generation": source.generation,
-                    "device": source.identity.device, "inode": source.identity.inode,
-                    "birth_time_ns": source.identity.birth_time_ns, "open": source.file.is_some(),
-                    "outstanding": source.ledger.num_outstanding(), "pending": source.tally.num_pending(),
-                    "topic": self.tailer.topic(source.input), "partition": source.partition,
-                })
-            })
-            .collect();
-        let topics: Vec<_> = gauges
-            .topics
-            .iter()
-            .map(|topic| {
-                let stalled: Vec<_> =
-                    topic.stalled.iter().map(|(at, broker)| json!({"partition": at, "broker": broker})).collect();
-                json!({
-                    "topic": topic.name, "partitions": topic.num_partitions, "inflight_bytes": topic.inflight_bytes,
-                    "blocked": topic.blocked, "stalled": stalled,
-                })
-            })
-            .collect();
-        let given_up: Vec<_> = self
-            .tailer
-            .given_up()
-            .map(|Given { at_ms, path, start, end, reason }| {
-                json!({"at_ms": at_ms, "path": path.to_string_lossy(), "start": start, "end": end, "reason": reason})
-            })
-            .collect();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "data_dir": self.config.data_dir,
-            "blocked": gauges.blocked, "topics": topics,
-            "unread_bytes": gauges.unread_bytes, "inflight_bytes": gauges.inflight_bytes,
-            "open_files": gauges.open_files, "ignored_files": gauges.ignored_files,
-            "lost_bytes": self.tailer.stats().lost_bytes, "last_given_up": given_up, "sources": sources,
-        })
     }
 }

@@ -1,13 +1,14 @@
 //! What the shipper says about itself: liveness, readiness, metrics, status.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use millrace_common::telemetry::admin::Health;
 use millrace_common::telemetry::gauges::Gauges as Series;
 use serde_json::{Value, json};
 
+use crate::ledger::desk::Desk;
 use crate::tail::stats::{BLOCKED_REASONS, Gauges, Stats};
 
 /// Shared between the tailing thread, which fills it, and the admin thread, which reads it.
@@ -19,6 +20,7 @@ pub struct Board {
     is_draining: AtomicBool,
     wants_status: AtomicBool,
     facts: Mutex<Facts>,
+    desk: Arc<Desk>,
     answered: Condvar,
     wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -35,7 +37,7 @@ impl Board {
     const STATUS_WAIT: Duration = Duration::from_secs(2);
 
     #[expect(clippy::disallowed_methods, reason = "an edge: the age of the last turn is judged by the real clock")]
-    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn new(desk: Arc<Desk>, wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             started: Instant::now(),
             turned_ms: AtomicU64::new(0),
@@ -43,6 +45,7 @@ impl Board {
             is_draining: AtomicBool::new(false),
             wants_status: AtomicBool::new(false),
             facts: Mutex::default(),
+            desk,
             answered: Condvar::new(),
             wake: Box::new(wake),
         }
@@ -81,6 +84,31 @@ impl Board {
     }
 }
 
+impl Board {
+    /// What is not read, by input. A thread that reads no files saw it too, in case that the one that does hangs.
+    fn tell_behind(&self, gauges: &Gauges, series: &mut Series) {
+        let report = self.desk.report();
+        for (input, unread) in &gauges.unread_by_input {
+            let behind = report.inputs.get(input).copied().unwrap_or_default();
+            let labels = [("input", input.as_str())];
+            let unread = behind.unread_bytes.max(*unread);
+            series.set("shipper_unread_bytes", "Bytes in files that were not read yet", &labels, unread as f64);
+            series.set(
+                "shipper_oldest_unread_seconds",
+                "How long unread bytes have waited in a file whose position does not move, at most",
+                &labels,
+                behind.oldest.as_secs_f64(),
+            );
+        }
+        series.set(
+            "shipper_stalled_files",
+            "Files that stand still though they should be read; /status names them",
+            &[],
+            report.stalled.len() as f64,
+        );
+    }
+}
+
 impl Health for Board {
     fn live(&self) -> Result<(), String> {
         let age = self.started.elapsed().saturating_sub(Duration::from_millis(self.turned_ms.load(Ordering::Relaxed)));
@@ -106,7 +134,8 @@ impl Health for Board {
         (self.wake)();
         let waited = self.answered.wait_timeout_while(facts, Self::STATUS_WAIT, |facts| facts.status.is_none());
         let (mut facts, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
-        facts.status.take().unwrap_or_else(|| json!({ "error": "the tailing thread does not answer" }))
+        let unanswered = || json!({"error": "the tailing thread does not answer", "ledger": self.desk.status()});
+        facts.status.take().unwrap_or_else(unanswered)
     }
 
     fn before_scrape(&self) {
@@ -149,7 +178,6 @@ impl Health for Board {
         let facts = self.facts();
         let gauges = &facts.gauges;
         let values = [
-            ("shipper_unread_bytes", "Bytes in files that were not read yet", gauges.unread_bytes),
             ("shipper_inflight_bytes", "Bytes handed to the producer and not acknowledged", gauges.inflight_bytes),
             ("shipper_open_files", "Files held open", gauges.open_files),
             ("shipper_unreadable_files", "Paths that cannot be opened or examined", gauges.unreadable_files),
@@ -169,6 +197,7 @@ impl Health for Board {
         for (name, help, value) in values {
             series.set(name, help, &[], value as f64);
         }
+        self.tell_behind(gauges, series);
         for topic in &gauges.topics {
             let is_so = !topic.blocked.is_empty();
             series.set(

@@ -9,9 +9,11 @@
 pub mod differential;
 pub mod elasticsearch;
 pub mod fake_elasticsearch;
+pub mod hanging_files;
 pub mod http;
 pub mod indexer_rig;
 pub mod kafka;
+pub mod ledger;
 pub mod mapping_rig;
 pub mod oracle;
 pub mod ports;

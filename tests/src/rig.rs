@@ -64,6 +64,8 @@ impl Rig {
             "inputs": [{"id": "app", "paths": [dir.join("logs/*.log*")], "format": "text"}],
             "kafka": {"brokers": [brokers], "topic": name, "options": {"reconnect.backoff.max.ms": 1000}},
             "files": {"partial_after": "60s"},
+            // The tests share a broker, and with it the ledger's topic.
+            "host": {"id": name},
             "data_dir": dir.join("state"),
             "admin": {"listen": admin},
         });
@@ -358,6 +360,19 @@ impl Shipper {
             Ok(self.num_logged(part) > 0)
         })
         .with_context(|| self.log_tail())
+    }
+
+    /// Waits until the ledger knows of `num` sources: only then their records are produced.
+    ///
+    /// # Errors
+    ///
+    /// If it does not within [`LIMIT`].
+    pub fn wait_announced(&self, num: usize) -> Result<()> {
+        wait::until_true(&format!("{num} announced sources"), LIMIT, || {
+            let Ok(status) = self.status() else { return Ok(false) };
+            let sources = status["sources"].as_array().map(Vec::as_slice).unwrap_or_default();
+            Ok(sources.iter().filter(|source| source["announced"] == true).count() >= num)
+        })
     }
 
     /// # Errors

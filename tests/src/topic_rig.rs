@@ -20,6 +20,8 @@ use crate::writer::{Format, Traffic};
 /// If the topic cannot be made.
 pub fn guarded_rig(kafka: &Kafka, addr: SocketAddr, name: &str) -> Result<Rig> {
     let mut rig = Rig::on(kafka, &addr.to_string(), name, 1)?;
+    // These tests are about the rights to the topic of the records.
+    rig.set("ledger", "off");
     let login = [
         ("security.protocol", "sasl_plaintext"),
         ("sasl.mechanism", "PLAIN"),

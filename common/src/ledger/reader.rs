@@ -139,6 +139,11 @@ impl Reader {
         });
     }
 
+    /// Ends reading, and waits for the brokers to hear of it. A reader that is only dropped leaves its connections behind.
+    pub fn close(self) {
+        drop(ManuallyDrop::into_inner(self.consumer));
+    }
+
     /// Whether all was read that was there when the ends were looked at.
     pub fn is_caught_up(&self) -> bool {
         self.behind.is_empty()

@@ -63,5 +63,22 @@ pub fn create_missing(config: &ClientConfig, topics: &[&str], like: &str) -> Res
             Err((topic, code)) => return Err(TopicError::Refused { topic, cause: code.to_string() }),
         }
     }
+    topics.iter().try_for_each(|topic| await_partitions(&client, &runtime, topic))
+}
+
+/// A broker may hear of a new topic later than the controller that made it.
+fn await_partitions(
+    client: &AdminClient<DefaultClientContext>,
+    runtime: &tokio::runtime::Runtime,
+    topic: &str,
+) -> Result<(), TopicError> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    for _ in 0..TIMEOUT.as_millis() / PAUSE.as_millis() {
+        let metadata = client.inner().fetch_metadata(Some(topic), TIMEOUT).map_err(TopicError::Unreachable)?;
+        if metadata.topics().iter().any(|found| !found.partitions().is_empty()) {
+            break;
+        }
+        runtime.block_on(async { tokio::time::sleep(PAUSE).await });
+    }
     Ok(())
 }

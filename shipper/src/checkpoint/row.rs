@@ -3,6 +3,7 @@
 use millrace_common::record::{SourceId, fingerprint};
 use serde::{Deserialize, Serialize};
 
+use super::gaps::Gaps;
 use crate::frame::assemble::Open;
 use crate::read::Identity;
 
@@ -29,6 +30,9 @@ pub struct Row {
     /// Its last bytes belong to the first events of the file after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<Carried>,
+    /// Bytes that no record covers. Those behind `acknowledged` were given up, or are met again when it is read again.
+    #[serde(default, skip_serializing_if = "Gaps::is_empty")]
+    pub gaps: Gaps,
     /// No record that starts at or after this position was ever produced.
     pub horizon: u64,
     pub prefix: Print,
@@ -39,6 +43,11 @@ pub struct Row {
     pub boundaries: Vec<u64>,
     /// When a scan last found the file, milliseconds since the epoch.
     pub last_seen_ms: i64,
+}
+
+impl Row {
+    /// A horizon that is not known: of all that the file has when it is found, records may have been produced.
+    pub const UNKNOWN_HORIZON: u64 = u64::MAX;
 }
 
 fn is_none_open(open: &Open) -> bool {
@@ -209,6 +218,7 @@ mod tests {
             open: [0, 7],
             carry: Some(Carry { from: SourceId::from_u64(1), start: 2, end: 3 }),
             carried: Some(Carried { to: SourceId::from_u64(4), end: 100, is_settled: true }),
+            gaps: [(10, 20, "too_large")].into_iter().collect(),
             horizon: 4096,
             prefix: Print::of(b"hello"),
             guard: Guard::new(95, b"0123456789"),

@@ -53,6 +53,8 @@ pub struct Loaded {
     pub rows: Vec<Row>,
     /// Checkpoints that could not be read and were set aside.
     pub num_corrupt: u64,
+    /// There is none that can be read.
+    pub is_missing: bool,
 }
 
 impl DataDir {
@@ -96,7 +98,7 @@ impl DataDir {
 
     /// Reads the newest checkpoint that is whole. Damaged ones are renamed, so that a person can look at them.
     pub fn load(&self) -> Result<Loaded, StoreError> {
-        let mut loaded = Loaded::default();
+        let mut loaded = Loaded { is_missing: true, ..Loaded::default() };
         for name in [CURRENT, OLD] {
             let path = self.path.join(name);
             let text = match fs::read(&path) {
@@ -107,6 +109,7 @@ impl DataDir {
             match row::from_text(&text) {
                 Ok(rows) => {
                     loaded.rows = rows;
+                    loaded.is_missing = false;
                     break;
                 }
                 Err(fault) => {
@@ -334,6 +337,7 @@ mod tests {
             generation: 0,
             size: 0,
             acknowledged: num as u64,
+            gaps: crate::checkpoint::gaps::Gaps::default(),
             horizon: 0,
             prefix: Print::default(),
             guard: Guard::default(),

@@ -1,6 +1,7 @@
 //! From settings as written to checked ones, every fault at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_common::config::{Faults, HumanDuration};
 use millrace_common::kafka::{self, Role};
@@ -17,6 +18,7 @@ use crate::tail::hold::HoldLimits;
 const MIN_MEMORY: u64 = 8 << 20;
 const MIN_RECORD: u64 = 4 << 10;
 const MIN_OPEN_FILES: u32 = 8;
+const MIN_HEARTBEAT: Duration = Duration::from_secs(1);
 
 pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
     if raw.inputs.is_empty() {
@@ -46,6 +48,9 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
         check_topic("kafka.topic", topic, faults);
     }
     check_limits(&raw.limits, faults);
+    if raw.heartbeat.duration() < MIN_HEARTBEAT {
+        faults.at("heartbeat").add(format!("{} is too often", raw.heartbeat), "allow at least 1s");
+    }
     if let Err(what) = admin::check_listen(&raw.admin.listen) {
         faults.at("admin.listen").add(what, "write host:port, for example 127.0.0.1:9640");
     }
@@ -64,6 +69,9 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
             bytes: raw.limits.hold_deleted.bytes.bytes(),
             min_free_percent: raw.limits.hold_deleted.min_free.value(),
         },
+        ledger: raw.ledger,
+        heartbeat: raw.heartbeat.duration(),
+        forget_after: raw.forget_after.duration(),
         rescan: raw.files.rescan.duration(),
         checkpoint: raw.files.checkpoint.duration(),
         partial_after: raw.files.partial_after.duration(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use millrace_common::config::{self, Draft, Faults, Setting};
 use millrace_common::kafka::Options;
 
-pub use self::raw::{Drain, OnOversize, Partial};
+pub use self::raw::{Drain, Ledger, OnOversize, Partial};
 use crate::discover::scan::Patterns;
 use crate::tail::InputSettings;
 use crate::tail::hold::HoldLimits;
@@ -39,6 +39,9 @@ pub struct Config {
     pub drain: Drain,
     pub partial: Partial,
     pub deadline: Duration,
+    pub ledger: Ledger,
+    pub heartbeat: Duration,
+    pub forget_after: Duration,
     pub host_id: Option<String>,
     pub host_name: Option<String>,
     pub data_dir: PathBuf,
@@ -132,6 +135,17 @@ mod tests {
         let config = load("shipper.yaml", &with("EUC-KR"), &[], &|_| None).unwrap();
         assert_eq!(config.inputs[0].framing.encoding, encoding_rs::EUC_KR);
         assert!(faults(&with("klingon")).contains("`klingon` is not an encoding"));
+    }
+
+    #[test]
+    fn the_ledger_is_on_unless_it_is_off() {
+        let load = |more: &str| load("shipper.yaml", &format!("{GOOD}{more}"), &[], &|_| None).unwrap();
+        let config = load("");
+        let days = Duration::from_secs(7 * 86_400);
+        assert_eq!((config.ledger, config.heartbeat, config.forget_after), (Ledger::On, Duration::from_secs(10), days));
+        assert_eq!(load("ledger: off\n").ledger, Ledger::Off);
+        assert!(faults(&format!("{GOOD}ledger: false\n")).starts_with("shipper.yaml:4:9: ledger: "));
+        assert!(faults(&format!("{GOOD}heartbeat: 100ms\n")).contains("at least 1s"));
     }
 
     #[test]

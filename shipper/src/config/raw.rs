@@ -29,6 +29,16 @@ pub(super) struct Raw {
     pub(super) shutdown: RawShutdown,
     #[serde(default)]
     pub(super) host: RawHost,
+    /// Whether the state of every file is told in the topic `millrace.sources`, from which `indexer status` and `indexer audit`
+    /// judge the whole way. `off`: completeness and liveness are known on this machine only.
+    #[serde(default)]
+    pub(super) ledger: Ledger,
+    /// How often the ledger says that the shipper lives. A file that is not read for three times as long is reported.
+    #[serde(default = "default_heartbeat")]
+    pub(super) heartbeat: HumanDuration,
+    /// How long the ledger keeps what it says of a file that is finished.
+    #[serde(default = "default_forget_after")]
+    pub(super) forget_after: HumanDuration,
     /// Folder of the checkpoint. It must survive a restart.
     pub(super) data_dir: PathBuf,
     #[serde(default)]
@@ -286,6 +296,22 @@ impl Default for RawFiles {
             close_idle: seconds(300),
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Ledger {
+    #[default]
+    On,
+    Off,
+}
+
+fn default_heartbeat() -> HumanDuration {
+    HumanDuration::new(Duration::from_secs(10))
+}
+
+fn default_forget_after() -> HumanDuration {
+    HumanDuration::new(Duration::from_secs(7 * 86_400))
 }
 
 /// What to do with files on SIGTERM.

@@ -51,6 +51,11 @@ impl Patterns {
         Ok(Self { walks, exclude })
     }
 
+    /// Whether a file of this path is one of them.
+    pub fn matches(&self, path: &Path) -> bool {
+        self.walks.iter().any(|walk| walk.matcher.is_match(path)) && !self.is_excluded(path)
+    }
+
     fn is_excluded(&self, path: &Path) -> bool {
         // `*.gz` is meant for the name, wherever the file is.
         self.exclude.is_match(path) || path.file_name().is_some_and(|name| self.exclude.is_match(name))

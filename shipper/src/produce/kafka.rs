@@ -1,4 +1,4 @@
-//! The librdkafka producer. The only file of the shipper that talks to Kafka.
+//! The librdkafka producer, for records and for the ledger.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -71,8 +71,8 @@ pub enum StartError {
 }
 
 impl KafkaBroker {
-    pub fn new(config: ClientConfig, topics: &[String]) -> Result<Self, StartError> {
-        let log = Arc::new(Log::new());
+    /// Several producers may share a log, so that each trouble is told once.
+    pub fn new(config: ClientConfig, topics: &[String], log: Arc<Log>) -> Result<Self, StartError> {
         let producer = create(&config, &log)?;
         let batch_bytes = config.get("batch.size").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_BATCH_BYTES);
         let topics: Arc<[Topic]> = topics.iter().map(|name| Topic::new(name)).collect();
@@ -189,11 +189,11 @@ impl Broker for KafkaBroker {
             return Err(Refused::Full);
         }
         let topic = &self.topics[record.topic];
-        let outgoing = BaseRecord::with_opaque_to(topic.name(), record.token)
+        let mut outgoing = BaseRecord::with_opaque_to(topic.name(), record.token)
             .partition(record.partition)
             .key(record.key)
-            .payload(record.value)
             .timestamp(record.timestamp_ms);
+        outgoing.payload = record.value;
         self.producer.send(outgoing).map_err(|(error, _)| match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::QueueFull) => Refused::Full,
             code => {

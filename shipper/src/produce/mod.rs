@@ -13,7 +13,8 @@ pub struct Outgoing<'a> {
     pub topic: usize,
     pub partition: i32,
     pub key: &'a [u8],
-    pub value: &'a [u8],
+    /// `None` removes the key from a compacted topic.
+    pub value: Option<&'a [u8]>,
     /// Kafka timestamp: the read time, milliseconds since the epoch.
     pub timestamp_ms: i64,
     pub token: usize,

@@ -117,6 +117,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if self.by_path.get(&source.current_path) == Some(&slot) {
             self.by_path.remove(&source.current_path);
         }
+        source.told = None;
         source.rotation.left = Some((std::mem::replace(&mut source.current_path, path.clone()), now.mono));
         self.by_path.insert(path, slot);
         self.is_dirty = true;

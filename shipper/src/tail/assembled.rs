@@ -147,7 +147,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 }
                 resume = after;
             } else if after.covered - resume.covered >= Filter::MAX_SKIP {
-                self.skip_excluded(slot, after);
+                self.skip_excluded(slot, resume.covered, after, "excluded");
                 resume = after;
             }
         }
@@ -210,8 +210,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     /// Bytes of events that are not sent, once they are so many that the position must move without a record.
-    pub(super) fn skip_excluded(&mut self, slot: usize, after: Resume) {
+    pub(super) fn skip_excluded(&mut self, slot: usize, covered: u64, after: Resume, reason: &str) {
         if let Some(source) = self.sources[slot].as_mut() {
+            source.give_up_bytes(covered, after.covered, reason);
             source.ledger.skipped(after);
             self.is_dirty = true;
         }
@@ -227,7 +228,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let hole = plain::hole(window)?;
         let (start, end) = (source.covered + hole.start as u64, source.covered + hole.end as u64);
         if hole.end < window.len() {
-            self.skip_hole(slot, start, end);
+            let covered = source.covered;
+            self.skip_hole(slot, covered, start, end);
             self.advance(slot, end, &[0; Guard::MAX_LENGTH]);
             return Some(Stop::More);
         }

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::source::{Arrived, Fate, Rotation, Source};
 use super::tally::Tally;
 use super::{Now, Tailer};
+use crate::checkpoint::gaps::Gaps;
 use crate::checkpoint::ledger::PositionLedger;
 use crate::checkpoint::row::{Guard, Print, Row};
 use crate::checkpoint::store::Store;
@@ -104,10 +105,12 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.prefix = row.prefix;
         source.hours = row.hours;
         source.boundaries = row.boundaries;
-        source.horizon = row.horizon;
-        source.saving_horizon = row.horizon;
-        source.next_horizon = row.horizon;
-        source.stamped_until = row.horizon;
+        let horizon = if row.horizon == Row::UNKNOWN_HORIZON { size } else { row.horizon };
+        source.gaps = row.gaps;
+        source.horizon = horizon;
+        source.saving_horizon = horizon;
+        source.next_horizon = horizon;
+        source.stamped_until = horizon;
         source.size = row.size.max(size);
         source.may_be_copy = row.horizon == 0 && row.carry.is_none();
         source
@@ -167,6 +170,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             prefix: Print::of(b""),
             guard: Guard::new(0, b""),
             ahead: None,
+            gaps: Gaps::default(),
             hours: Vec::new(),
             boundaries: Vec::new(),
             horizon: 0,
@@ -188,6 +192,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             last_seen_ms: now.wall_ms,
             is_queued: false,
             waits_for: None,
+            told: None,
+            is_announced: false,
+            awaits_announcement: false,
             delays: Self::delays(id.as_u64()),
             retry_at: None,
         }

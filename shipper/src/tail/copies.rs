@@ -74,7 +74,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             _ => {}
         }
         if let Some(source) = self.sources[slot].as_mut() {
-            source.may_be_copy = false;
+            // Until it is announced nothing of it is sent, and it may still turn out to be one.
+            source.may_be_copy = !source.is_announced;
         }
         true
     }
@@ -221,7 +222,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             return;
         };
         let Some(original) = self.split_generation(slot, now) else { return };
-        let Some(copy) = self.remove(copy) else { return };
+        let Some(mut copy) = self.remove(copy) else { return };
+        self.tell_copy(&mut copy);
         let Some(source) = self.sources[slot].as_mut() else { return };
         info!(
             path = %source.current_path.display(), copy = %copy.current_path.display(), source = %source.id, position,
@@ -233,6 +235,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.identity = copy.identity;
         source.current_path = copy.current_path;
         source.file = copy.file;
+        source.is_closed = copy.is_closed;
         source.fate = copy.fate;
         source.gone_at = copy.gone_at;
         source.last_look = copy.last_look;
@@ -246,11 +249,15 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.read_end = position;
         source.grown_at = now.mono;
         source.truncated_at = None;
+        source.told = None;
+        source.give_up_bytes(lost_from, size, Loss::Truncated.name());
         self.by_identity.insert(source.identity, slot);
         if source.fate == Fate::Listed {
             self.by_path.insert(source.current_path.clone(), slot);
         }
-        self.opened.push_back(slot);
+        if source.file.is_some() {
+            self.opened.push_back(slot);
+        }
         Self::enqueue(&mut self.ready, slot, source);
         *self.stats.rotations.entry("copytruncate").or_default() += 1;
         self.lost(Loss::Truncated.name(), &path, lost_from, size);
@@ -268,6 +275,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Takes the file from a source, for the next generation.
     fn split_generation(&mut self, slot: usize, now: Now) -> Option<Source<F::File>> {
+        // To look for its copy may have taken its descriptor.
+        if !self.open_again(slot, now) {
+            self.wants_scan = true;
+            return None;
+        }
         let source = self.sources[slot].as_mut()?;
         let file = source.file.take()?;
         let stat = match self.files.stat(&file) {
@@ -301,7 +313,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Rows whose file was rewritten while nobody looked: they go on in a copy, or what was not read is lost.
     pub(super) fn settle_rewritten(&mut self, now: Now) {
-        for (row, since) in std::mem::take(&mut self.rewritten) {
+        for (mut row, since) in std::mem::take(&mut self.rewritten) {
             let paths = [PathBuf::from(&row.current_path), PathBuf::from(&row.path)];
             let copy = self.find_copy(&paths, row.prefix, row.guard, now);
             let resumed = copy.and_then(|copy| copy.map(|slot| self.resume_in(slot, &row, now)).transpose());
@@ -314,6 +326,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 Ok(None) | Err(_) => {
                     *self.stats.rotations.entry("truncate").or_default() += 1;
                     self.lost(Loss::Truncated.name(), Path::new(&row.current_path), row.acknowledged, row.size);
+                    row.gaps.insert(row.acknowledged, row.size, Loss::Truncated.name());
+                    self.tell_row_end(&row);
                 }
             }
         }
@@ -326,11 +340,13 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         };
         let (stat, before) = (self.files.stat(file)?, self.before(file, row.acknowledged)?);
         let Some(mut copy) = self.remove(slot) else { return Ok(()) };
+        self.tell_copy(&mut copy);
         let Some(file) = copy.file.take() else { return Ok(()) };
         let path: PathBuf = copy.current_path;
         info!(path = %row.current_path, copy = %path.display(), source = %row.source, position = row.acknowledged, "file was copied and truncated, reading on in the copy");
         let opened = Opened { input: copy.input, path, file, stat };
-        let source = self.resume(Row { size: stat.size, ..row.clone() }, &before, opened, now);
+        let mut source = self.resume(Row { size: stat.size, ..row.clone() }, &before, opened, now);
+        source.give_up_bytes(stat.size, row.size, Loss::Truncated.name());
         self.lost(Loss::Truncated.name(), Path::new(&row.current_path), stat.size, row.size);
         self.begin_reading(Source { fate: copy.fate, gone_at: copy.gone_at, may_be_copy: false, ..source });
         Ok(())

@@ -36,6 +36,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     pub fn stop_reading(&mut self) {
         self.ready.clear();
         self.opened.clear();
+        self.announcing.clear();
         self.topics.release_all();
         for source in self.sources.iter_mut().flatten() {
             source.is_queued = false;
@@ -44,12 +45,13 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             // The next start finds out again.
             source.truncated_at = None;
             source.may_be_copy = false;
+            source.awaits_announcement = false;
         }
     }
 
     /// Whether nothing waits for a save, a pause, the producer or a topic.
     pub fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.waiting.is_empty() && !self.topics.is_any_held()
+        self.ready.is_empty() && self.waiting.is_empty() && self.announcing.is_empty() && !self.topics.is_any_held()
     }
 
     pub fn can_save(&self) -> bool {

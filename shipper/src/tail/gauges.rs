@@ -65,6 +65,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             ("checkpoint", !self.store.is_ready() && now.mono > self.saved_at + Duration::from_secs(5)),
             ("unreadable", !self.unreadable.is_empty()),
         ];
+        let mut unread_by_input: BTreeMap<_, _> =
+            self.settings.inputs.iter().map(|input| (input.id.clone(), 0)).collect();
+        for source in sources() {
+            *unread_by_input.entry(self.input_id(source.input).to_owned()).or_default() += source.unread();
+        }
         Gauges {
             unread_bytes: sources().map(Source::unread).sum(),
             inflight_bytes: self.topics.inflight_bytes(),
@@ -78,6 +83,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             blocked: reasons(checks),
             pending_events: sources().map(|s| s.tally.num_pending()).sum(),
             topics,
+            unread_by_input,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::source::{Fate, Loss, Source};
 use super::{Now, Tailer};
 use crate::checkpoint::store::Store;
+use crate::ledger::outbox::Progress;
 use crate::produce::Broker;
 use crate::read::FileSystem;
 
@@ -69,7 +70,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.unfinished = None;
         source.waiting = None;
         source.waits_for = None;
+        source.awaits_announcement = false;
         let is_over = source.ledger.num_outstanding() == 0;
+        // Nothing of it is awaited that could stand still.
+        self.ledger.note(source.id, Progress { size: source.size, read: source.size, is_held: true });
         // Should the file come back under a name that matches, it is a new one.
         if self.by_identity.get(&source.identity) == Some(&slot) {
             self.by_identity.remove(&source.identity);
@@ -84,10 +88,13 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// The last record of a source that was given up is settled: what it did not deliver is lost.
     pub(super) fn end_given_up(&mut self, slot: usize) {
-        if let Some(source) = self.remove(slot)
+        if let Some(mut source) = self.remove(slot)
             && let Fate::GivenUp(loss) = source.fate
         {
-            self.lost(loss.name(), &source.current_path, source.ledger.acknowledged(), source.size);
+            let (start, end) = (source.ledger.acknowledged(), source.size);
+            self.lost(loss.name(), &source.current_path, start, end);
+            source.gaps.insert(start, end, loss.name());
+            self.tell_end(&source);
             self.is_dirty = true;
         }
     }

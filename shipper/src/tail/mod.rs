@@ -15,6 +15,7 @@ mod finish;
 mod topics;
 mod tally;
 mod gauges;
+pub(crate) mod facts;
 pub mod source;
 pub mod stats;
 
@@ -37,6 +38,7 @@ use crate::encode::path_fields::InputFields;
 use crate::encode::{Content, Encoder};
 use crate::frame::Framing;
 use crate::frame::assemble::Assembler;
+use crate::ledger::Announcer;
 use crate::produce::{Broker, Delivery};
 use crate::read::{FileSystem, Identity};
 
@@ -91,6 +93,8 @@ pub struct Settings {
     pub hold_deleted: HoldLimits,
     /// Rows of files that were not found again, at most.
     pub max_absent: usize,
+    /// How often the ledger is told of positions that move.
+    pub ledger_interval: Duration,
 }
 
 impl Settings {
@@ -107,6 +111,7 @@ pub struct Tailer<F: FileSystem, B, S> {
     files: F,
     broker: B,
     store: S,
+    ledger: Box<dyn Announcer>,
     encoders: Vec<Encoder>,
     assembler: Assembler,
     sources: Vec<Option<Source<F::File>>>,
@@ -122,6 +127,9 @@ pub struct Tailer<F: FileSystem, B, S> {
     ready: VecDeque<usize>,
     failed: BTreeSet<usize>,
     waiting: Vec<usize>,
+    /// Sources with something to read that are not announced yet.
+    announcing: Vec<usize>,
+    are_absent_told: bool,
     unreadable: BTreeSet<PathBuf>,
     num_ignored: u64,
     wants_scan: bool,
@@ -159,7 +167,7 @@ fn of_token(token: usize) -> (usize, Sequence) {
 
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// `rows` are those of the last checkpoint.
-    pub fn new(settings: Settings, files: F, broker: B, store: S, rows: Vec<Row>, num_corrupt: u64) -> Self {
+    pub fn new(settings: Settings, files: F, broker: B, store: S, ledger: Box<dyn Announcer>, rows: Vec<Row>) -> Self {
         let encoder = |input: &InputSettings| Encoder::new(input.content.clone(), input.framing.record_encoding());
         let encoders = settings.inputs.iter().map(encoder).collect();
         let buffer = vec![0; settings.buffer_bytes()];
@@ -174,6 +182,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             files,
             broker,
             store,
+            ledger,
             encoders,
             assembler: Assembler::default(),
             sources: Vec::new(),
@@ -186,6 +195,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             ready: VecDeque::new(),
             failed: BTreeSet::new(),
             waiting: Vec::new(),
+            announcing: Vec::new(),
+            are_absent_told: false,
             unreadable: BTreeSet::new(),
             num_ignored: 0,
             wants_scan: false,
@@ -203,7 +214,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             deliveries: Vec::new(),
             buffer,
             value: Vec::new(),
-            stats: Stats { corrupt_checkpoints: num_corrupt, ..Stats::default() },
+            stats: Stats::default(),
             wall_ms: 0,
             given: VecDeque::new(),
         }
@@ -216,6 +227,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.wall_ms = now.wall_ms;
         self.take_deliveries(now, wait);
         self.take_saves(now);
+        self.take_announced();
         self.rewind_failed(now);
         self.wake_held();
         let is_taken = self.pump_ready(now);
@@ -352,6 +364,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.opened.retain(|&s| s != slot);
         self.failed.remove(&slot);
         self.waiting.retain(|&s| s != slot);
+        self.announcing.retain(|&s| s != slot);
         self.ready.retain(|&s| s != slot);
         self.topics.forget(self.settings.inputs[source.input].topic, slot);
         self.give_up_pending(&source);
@@ -382,6 +395,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.sources[slot] = Some(source);
         self.is_dirty = true;
         slot
+    }
+
+    /// Counts checkpoints that could not be read.
+    pub fn note_corrupt(&mut self, num: u64) {
+        self.stats.corrupt_checkpoints += num;
     }
 
     pub fn stats(&self) -> &Stats {
@@ -415,6 +433,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         Delays::new(Duration::from_millis(500), Duration::from_secs(10)).seeded(seed)
     }
 
+    /// Counts and tells bytes of no source that is at hand: see [`Source::give_up_bytes`] for the others.
     fn lost(&mut self, reason: &'static str, path: &Path, start: u64, end: u64) {
         if end > start {
             *self.stats.lost_bytes.entry(reason).or_default() += end - start;

@@ -57,7 +57,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             }
             let Some(slot) = self.ready.pop_front() else { return true };
             let mut buffer = std::mem::take(&mut self.buffer);
-            let stop = if self.is_readable(slot, now) { self.pump(slot, &mut buffer, now) } else { Stop::Held };
+            let may_go_on = self.is_readable(slot, now) && self.may_produce(slot, now);
+            let stop = if may_go_on { self.pump(slot, &mut buffer, now) } else { Stop::Held };
             self.buffer = buffer;
             let Some(source) = self.sources[slot].as_mut() else { continue };
             source.is_queued = matches!(stop, Stop::More | Stop::Full | Stop::Blocked);
@@ -170,7 +171,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             let position = base + at as u64;
             match plain::hole(&window[at..]) {
                 Some(hole) if at + hole.end < window.len() => {
-                    self.skip_hole(slot, position + hole.start as u64, position + hole.end as u64);
+                    self.skip_hole(slot, position, position + hole.start as u64, position + hole.end as u64);
                     at += hole.end;
                     continue;
                 }
@@ -265,7 +266,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 if searched - search.start < plain::MIN_HOLE {
                     source.long = Some(LongSearch::new(source.covered, line_end));
                 } else {
-                    self.skip_hole(slot, search.start, searched);
+                    let covered = source.covered;
+                    self.skip_hole(slot, covered, search.start, searched);
                     self.advance(slot, searched, &[0; Guard::MAX_LENGTH]);
                 }
                 return Stop::More;
@@ -280,8 +282,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         Stop::More
     }
 
-    pub(super) fn skip_hole(&mut self, slot: usize, start: u64, end: u64) {
+    /// `covered` is where the record before ended: empty lines between it and the hole are in no record either.
+    pub(super) fn skip_hole(&mut self, slot: usize, covered: u64, start: u64, end: u64) {
         let Some(source) = self.sources[slot].as_mut() else { return };
+        source.give_up_bytes(covered, end, "nul_bytes");
         info!(path = %source.current_path.display(), start, end, bytes = end - start, "NUL bytes between lines skipped");
         source.ledger.skipped(Resume::at(end));
         self.stats.nul_bytes_skipped += end - start;
@@ -343,6 +347,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             let length = (Guard::MAX_LENGTH as u64).min(end.end) as usize;
             let num_read = self.read_some(slot, &mut buffer[..length], end.end - length as u64, now)?;
             self.lost("too_large", &path, covered, end.end);
+            if let Some(source) = self.sources[slot].as_mut() {
+                source.give_up_bytes(covered, end.end, "too_large");
+                source.ledger.skipped(Resume::at(end.end));
+            }
+            self.is_dirty = true;
             self.end_long(slot, end.end, &buffer[..num_read]);
             return Ok(());
         }

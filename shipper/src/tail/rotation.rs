@@ -43,10 +43,13 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let left_at = |other: &Source<F::File>| {
             let (path, at) = other.rotation.left.as_ref()?;
-            let goes_on = (other.file.is_some() || other.is_closed) && (other.is_queued || other.unread() > 0);
-            (goes_on && other.input == source.input && *path == source.path).then_some((*at, other.id))
+            let is_read = !other.is_queued && !other.awaits_announcement && other.unread() == 0;
+            let goes_on = (other.file.is_some() || other.is_closed) && !is_read;
+            (other.input == source.input && *path == source.path).then_some((*at, other.id, goes_on))
         };
-        let before = self.sources.iter().flatten().filter_map(left_at).max().map(|(_, id)| id);
+        // Only the last one that left: what another one before it has open was for that one.
+        let last = self.sources.iter().flatten().filter_map(left_at).max();
+        let before = last.filter(|(.., goes_on)| *goes_on).map(|(_, id, _)| id);
         if let Some(source) = self.sources[slot].as_mut() {
             source.rotation.follows = before;
         }
@@ -165,6 +168,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     fn give(&mut self, old_slot: usize, slot: usize, end: u64) {
         let Some(old) = self.sources[old_slot].as_mut() else { return };
         let sequence = old.ledger.sent(Resume::at(end), 0);
+        old.give_up_bytes(old.covered, end, "carried");
         old.covered = end;
         old.open = Open::default();
         old.waiting = None;
@@ -177,18 +181,19 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     pub(super) fn hand_over(&mut self, slot: usize, shifted: Shifted<'_>) -> Stop {
         let Some(source) = self.sources[slot].as_mut() else { return Stop::Held };
         let Some(carried) = source.rotation.carried else { return Stop::More };
-        let id = source.id;
+        let (id, covered) = (source.id, source.covered);
         let waits = |arrived: &Arrived| arrived.carry.from == id;
         let to = self.slot_of(carried.to);
         let is_awaited = to.and_then(|to| self.sources[to].as_ref()?.rotation.carry.as_ref()).is_some_and(waits);
         match to {
-            _ if carried.is_settled => self.skip_excluded(slot, Resume::at(carried.end)),
+            _ if carried.is_settled => self.skip_excluded(slot, covered, Resume::at(carried.end), "carried"),
             Some(to) if is_awaited => self.give(slot, to, carried.end),
             None if self.is_awaited(carried.to) => return Stop::Held,
             // The other file is lost or has given it up.
             _ => {
                 if let Some(source) = self.sources[slot].as_mut() {
                     source.rotation.carried = None;
+                    source.take_back_carried(carried.end);
                 }
                 self.stats.rotation_splits += 1;
                 self.end_at(slot, carried.end);
@@ -261,6 +266,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let Some(slot) = self.slot_of(arrived.carry.from) else { return };
         if let Some(source) = self.sources[slot].as_mut() {
             source.rotation.carried = None;
+            source.take_back_carried(arrived.carry.end);
             if source.ledger.has_failed() {
                 self.failed.insert(slot);
             }

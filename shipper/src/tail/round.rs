@@ -43,6 +43,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         self.limit_held(now);
         self.trim_absent();
+        self.tell_changes(now);
     }
 
     /// Takes up what an examination of the file told: whether there is something to read.
@@ -125,6 +126,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     fn let_go(&mut self, slot: usize) {
         let Some(mut source) = self.remove(slot) else { return };
         self.is_dirty = true;
+        // All of it was read: what is left makes no record.
+        let reason = source.tail().map_or_else(|| "excluded".to_owned(), |tail| tail.reason);
+        source.gaps.insert(source.ledger.acknowledged(), source.size, &reason);
+        self.tell_end(&source);
         if source.fate == Fate::Unlisted {
             let row = source.row(&self.settings.inputs[source.input].id);
             self.absent.entry(row.identity.inode).or_default().push(row);
@@ -141,8 +146,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let mut rows: Vec<_> = std::mem::take(&mut self.absent).into_values().flatten().collect();
         rows.sort_by_key(|row| row.last_seen_ms);
-        for row in rows.drain(..excess) {
+        for mut row in rows.drain(..excess) {
             self.lost(Loss::Deleted.name(), Path::new(&row.current_path), row.acknowledged, row.size);
+            row.gaps.insert(row.acknowledged, row.size, Loss::Deleted.name());
+            self.tell_row_end(&row);
         }
         for row in rows {
             self.absent.entry(row.identity.inode).or_default().push(row);

@@ -67,7 +67,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             topic,
             partition,
             key: &key,
-            value: &self.value,
+            value: Some(&self.value),
             timestamp_ms: read_time_ms,
             token: token(slot, source.ledger.next_sequence()),
         };
@@ -98,6 +98,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     fn drop_too_large(&mut self, slot: usize, range: CoveredRange, open: Open) {
         let Some(source) = self.sources[slot].as_mut() else { return };
+        source.give_up_bytes(range.start, range.end(), "too_large");
         source.ledger.skipped(Resume { covered: range.end(), open });
         self.stats.read_events += u64::from(source.tally.count(range.end()));
         if source.tally.is_newly_oversize(range.end(), source.ledger.acknowledged()) {

@@ -6,7 +6,11 @@ use std::time::Duration;
 use millrace_common::record::SourceId;
 use millrace_common::retry::Delays;
 
+use millrace_common::ledger::sources::Gap;
+
+use super::facts::Told;
 use super::tally::Tally;
+use crate::checkpoint::gaps::Gaps;
 use crate::checkpoint::ledger::{PositionLedger, Sequence};
 use crate::checkpoint::row::{Carried, Carry, Guard, HourNote, Print, Row};
 use crate::encode::own_fields::OwnFields;
@@ -96,6 +100,8 @@ pub struct Source<F> {
     /// The bytes before a position behind `covered` up to which something was decided: an unfinished line was seen to
     /// end there, or a long line not to end before.
     pub ahead: Option<Guard>,
+    /// Bytes that no record covers.
+    pub gaps: Gaps,
     pub hours: Vec<HourNote>,
     pub boundaries: Vec<u64>,
     /// No record that starts at or after this position was produced, as far as the durable state knows.
@@ -130,6 +136,11 @@ pub struct Source<F> {
     pub is_queued: bool,
     /// The save that must be durable before the next record.
     pub waits_for: Option<u64>,
+    /// What the ledger was told last; `None` if it does not know the newest path or gap.
+    pub told: Option<Told>,
+    /// The ledger has a row of it, so that records may be produced.
+    pub is_announced: bool,
+    pub awaits_announcement: bool,
     pub delays: Delays,
     pub retry_at: Option<Duration>,
 }
@@ -212,7 +223,7 @@ impl<F> Source<F> {
         self.boundaries.iter().copied().find(|&b| b > after)
     }
 
-    /// What the checkpoint keeps. Moves the horizon of a busy source, so that it need not wait for an extra save.
+    /// What a save keeps. Moves the horizon of a busy source, so that it need not wait for an extra save.
     pub fn row(&mut self, input_id: &str) -> Row {
         let acknowledged = self.ledger.acknowledged();
         let first_kept = self.hours.iter().rposition(|note| note.position <= acknowledged).unwrap_or(0);
@@ -224,6 +235,12 @@ impl<F> Source<F> {
         }
         self.covered_at_save = self.covered;
         self.saving_horizon = self.next_horizon;
+        self.snapshot(input_id)
+    }
+
+    /// The durable facts as they are.
+    pub fn snapshot(&self, input_id: &str) -> Row {
+        let acknowledged = self.ledger.acknowledged();
         Row {
             source: self.id,
             input: input_id.to_owned(),
@@ -236,6 +253,7 @@ impl<F> Source<F> {
             open: self.ledger.resume().open,
             carry: self.rotation.carry.map(|arrived| arrived.carry),
             carried: self.rotation.carried,
+            gaps: self.gaps.clone(),
             horizon: self.next_horizon,
             prefix: self.prefix,
             guard: self.ahead.unwrap_or(self.guard),
@@ -252,6 +270,7 @@ impl<F> Source<F> {
         self.covered = position;
         self.open = self.ledger.resume().open;
         self.waiting = None;
+        self.read_end = position;
         self.guard = Guard::new(position, before);
         self.long = None;
         self.hole = None;
@@ -274,6 +293,32 @@ impl<F> Source<F> {
         self.rotation.follows.is_some() || (self.rotation.carry.is_some() && self.waiting.is_none())
     }
 
+    /// Notes that no record will cover `start..end`.
+    pub fn give_up_bytes(&mut self, start: u64, end: u64, reason: &str) {
+        if end > start {
+            self.gaps.insert(start, end, reason);
+            self.told = None;
+        }
+    }
+
+    /// Its last bytes, up to `end`, get a record of their own after all.
+    pub fn take_back_carried(&mut self, end: u64) {
+        self.gaps.remove(self.ledger.acknowledged(), end, "carried");
+        self.told = None;
+    }
+
+    /// The bytes at the end of the file that make no record, if it was read to there and nothing is open.
+    pub fn tail(&self) -> Option<Gap> {
+        let start = self.covered;
+        let is_at_rest = !self.is_queued && self.is_settled() && !self.awaits_announcement && !self.has_open_events();
+        let is_decided = self.retry_at.is_none() && self.truncated_at.is_none() && self.unfinished.is_none();
+        let is_read = self.long.is_none() && self.hole.is_none() && start == self.ledger.acknowledged();
+        let end = self.read_end.min(self.size);
+        let reason = if self.hole_size == Some(self.size) { "nul_bytes" } else { "excluded" };
+        let is_tail = is_at_rest && is_decided && is_read && end > start;
+        is_tail.then(|| Gap { start, end, reason: reason.to_owned() })
+    }
+
     pub fn unread(&self) -> u64 {
         self.size.saturating_sub(self.covered)
     }
@@ -283,6 +328,7 @@ impl<F> Source<F> {
         match self {
             _ if self.is_given_up() => "given up",
             _ if self.retry_at.is_some() => "retrying",
+            _ if self.awaits_announcement => "not announced",
             _ if self.truncated_at.is_some() => "truncated",
             _ if self.is_held_back() && !self.is_queued => "maybe a copy",
             _ if self.unfinished.is_some() => "unfinished line",
@@ -321,6 +367,7 @@ impl<F> Source<F> {
 
     /// Whether nothing is left to do for what was read so far.
     pub fn is_settled(&self) -> bool {
-        self.ledger.num_outstanding() == 0 && !self.ledger.has_failed() && self.waits_for.is_none()
+        let is_unannounced = self.awaits_announcement && self.unread() > 0;
+        self.ledger.num_outstanding() == 0 && !self.ledger.has_failed() && self.waits_for.is_none() && !is_unannounced
     }
 }

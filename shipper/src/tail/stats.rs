@@ -61,6 +61,8 @@ pub struct Gauges {
     /// Events read that are neither acknowledged nor dropped.
     pub pending_events: u64,
     pub topics: Vec<TopicGauges>,
+    /// Bytes not read yet, by input.
+    pub unread_by_input: BTreeMap<String, u64>,
 }
 
 /// How things stand with one topic.
@@ -75,5 +77,5 @@ pub struct TopicGauges {
     pub stalled: Vec<(i32, String)>,
 }
 
-pub const BLOCKED_REASONS: [&str; 5] =
-    ["topic_unknown", "unacknowledged", "delivery_failed", "checkpoint", "unreadable"];
+pub const BLOCKED_REASONS: [&str; 6] =
+    ["topic_unknown", "unacknowledged", "delivery_failed", "checkpoint", "unreadable", "ledger"];

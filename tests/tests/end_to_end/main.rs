@@ -20,6 +20,7 @@ mod shipper_broker;
 mod shipper_events;
 mod shipper_files;
 mod shipper_formats;
+mod shipper_ledger;
 mod shipper_limits;
 mod shipper_state;
 mod shipper_status;

@@ -291,6 +291,8 @@ fn same_events_get_the_same_ids_when_the_state_is_lost() -> Result<()> {
     let mut rig = Rig::new("events-state-lost", 2)?;
     // Not the stored one: that is lost too.
     rig.set("host.id", "node-1");
+    // It would go on where its rows say.
+    rig.set("ledger", "off");
     rig.set(
         "inputs",
         json!([

@@ -127,7 +127,8 @@ fn t33_deleted_file_is_delivered_after_an_outage_within_the_limits() -> Result<(
     let (mut rig, _kafka, proxy) = proxied("t33-held")?;
     rig.set("limits", json!({"memory": "8MiB", "hold_deleted": {"min_free": "0%"}}));
     let mut shipper = rig.start()?;
-    shipper.wait_logged("topic found")?;
+    rig.append("app.log", "")?;
+    shipper.wait_announced(1)?;
     proxy.set(Mode::BlackHole)?;
     rig.append("app.log", rig.lines("app.log", 0..50_000))?;
     wait_until_full(&shipper, fs::metadata(rig.path("app.log"))?.len())?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::ledger::Rows;
 use super::random::Random;
 use crate::produce::{Broker, Delivery, Outgoing, Refused};
 
@@ -40,15 +41,16 @@ struct Queued {
 /// The producer of one process life.
 pub struct Producer {
     topics: Rc<RefCell<Topics>>,
+    rows: Rc<RefCell<Rows>>,
     queues: BTreeMap<(usize, i32), VecDeque<Queued>>,
 }
 
 pub const CAPACITY: usize = 8;
 
 impl Producer {
-    pub fn new(topics: Rc<RefCell<Topics>>) -> Self {
+    pub fn new(topics: Rc<RefCell<Topics>>, rows: Rc<RefCell<Rows>>) -> Self {
         topics.borrow_mut().taken.clear();
-        Self { topics, queues: BTreeMap::new() }
+        Self { topics, rows, queues: BTreeMap::new() }
     }
 }
 
@@ -76,12 +78,13 @@ impl Broker for Producer {
         if !topics.is_healthy && topics.random.chance(1) {
             return Err(Refused::Error(RDKafkaErrorCode::UnknownTopic));
         }
+        self.rows.borrow_mut().note_produced(record.key);
         topics.taken.insert(record.key.to_vec());
         let message = Message {
             topic: record.topic,
             partition: record.partition,
             key: record.key.to_vec(),
-            value: record.value.to_vec(),
+            value: record.value.unwrap_or_default().to_vec(),
             timestamp_ms: record.timestamp_ms,
         };
         let queue = (record.topic, record.partition);

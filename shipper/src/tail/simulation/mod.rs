@@ -2,12 +2,14 @@
 //!
 //! The oracle knows every line. A line may be missing only if its bytes were destroyed (truncated, or deleted without an
 //! open descriptor) before a record with them was in the topic. No line may stand under two ids, none may be torn, and all
-//! records of one id must lead to the same index: the same hour of read time. A topic that hangs holds its own files only,
+//! records of one id must lead to the same index: the same hour of read time. No record may be produced before its source
+//! was announced, and what was told of a source must hold: up to `acknowledged`, each byte is in a record or in a gap. A topic that hangs holds its own files only,
 //! and at any time the events read are those acknowledged, pending and dropped.
 
 mod broker;
 mod events;
 mod files;
+mod ledger;
 mod random;
 mod store;
 
@@ -21,6 +23,7 @@ use std::time::Duration;
 use self::broker::{CAPACITY, NUM_TOPICS, Producer, Topics};
 use self::events::{Kind, Writer};
 use self::files::{Files, Handle};
+use self::ledger::{Rows, Teller};
 use self::random::Random;
 use self::store::{DiskState, Saver};
 use super::hold::HoldLimits;
@@ -36,6 +39,7 @@ struct World {
     files: Files,
     topics: Rc<RefCell<Topics>>,
     disk: Rc<RefCell<DiskState>>,
+    rows: Rc<RefCell<Rows>>,
     tailer: Option<Tailer<Files, Producer, Saver>>,
     now: Now,
     num_lines: u64,
@@ -100,6 +104,7 @@ fn settings(kind: Kind) -> Settings {
         open_files: 1000,
         hold_deleted: HoldLimits { time: Duration::from_secs(3600), bytes: 1 << 30, min_free_percent: 10.0 },
         max_absent: 100,
+        ledger_interval: Duration::from_secs(2),
     }
 }
 
@@ -123,12 +128,14 @@ impl World {
         };
         let disk =
             DiskState { text: row::to_text(&[]).unwrap(), random: Random::new(random.next()), is_healthy: false };
+        let rows = Rows::new(Random::new(!seed));
         let now = Now { wall_ms: FIRST_HOUR_MS + 3_500_000, mono: Duration::from_secs(1) };
         let mut world = Self {
             random,
             files,
             topics: Rc::new(RefCell::new(topics)),
             disk: Rc::new(RefCell::new(disk)),
+            rows: Rc::new(RefCell::new(rows)),
             tailer: None,
             now,
             num_lines: 0,
@@ -160,10 +167,11 @@ impl World {
 
     fn start(&mut self) {
         let rows = row::from_text(&self.disk.borrow().text).unwrap();
-        let producer = Producer::new(Rc::clone(&self.topics));
+        let producer = Producer::new(Rc::clone(&self.topics), Rc::clone(&self.rows));
         let saver = Saver::new(Rc::clone(&self.disk));
         let settings = Settings { open_files: self.open_files, ..settings(self.kind) };
-        self.tailer = Some(Tailer::new(settings, self.files.clone(), producer, saver, rows, 0));
+        let teller = Box::new(Teller::new(Rc::clone(&self.rows)));
+        self.tailer = Some(Tailer::new(settings, self.files.clone(), producer, saver, teller, rows));
     }
 
     /// A carried beginning that is gone may be in the topic or not: what belongs to it may come a second time.
@@ -373,7 +381,8 @@ impl World {
         // Without birth times a copy may get the inode number of a file that was known, and then is taken for it.
         let is_known = {
             let mut sources = self.tailer.iter().flat_map(|tailer| tailer.rows());
-            sources.any(|source| source.current_path == path && !source.may_be_copy)
+            let number = handle.borrow().number;
+            sources.any(|source| source.identity.inode == number && source.current_path == path && !source.may_be_copy)
         };
         if !is_known || self.is_copied(&path) || !self.files.0.borrow().has_birth_times {
             return;
@@ -510,6 +519,7 @@ impl World {
         self.files.0.borrow_mut().faults = None;
         self.files.0.borrow().names.values().for_each(|inode| _ = inode.borrow_mut().content_mut());
         self.disk.borrow_mut().is_healthy = true;
+        self.rows.borrow_mut().is_healthy = true;
         {
             let mut topics = self.topics.borrow_mut();
             topics.is_healthy = true;
@@ -545,11 +555,13 @@ impl World {
         sources.all(|source| source.is_settled() && !source.is_queued && source.retry_at.is_none())
     }
 
-    /// Whether vanished files of some topics take all descriptors but one. They are held within limits of their own; a file
+    /// Whether files of some topics that may not be closed (vanished ones, and those whose events go on elsewhere) take all
+    /// descriptors but one. They are held within limits of their own; a file
     /// that may be a copy needs one for its original, too.
     fn is_starved(&self, is_of: impl Fn(usize) -> bool) -> bool {
         let sources = self.tailer.iter().flat_map(|tailer| tailer.rows());
-        let held = sources.filter(|s| is_of(s.input) && s.file.is_some() && s.fate != Fate::Listed);
+        let held =
+            sources.filter(|s| is_of(s.input) && s.file.is_some() && (s.fate != Fate::Listed || s.is_carrying()));
         held.count() + 1 >= self.open_files
     }
 
@@ -593,6 +605,7 @@ impl World {
 
     fn judge(&self) -> Result<(), String> {
         let topics = self.topics.borrow();
+        self.rows.borrow().judge(&topics.log)?;
         let mut by_id: BTreeMap<&[u8], (String, i64, i32)> = BTreeMap::new();
         for m in &topics.log {
             let (text, time) = message(&m.value);

@@ -1,0 +1,23 @@
+//! The real clocks.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::tail::Now;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "an edge: the one place that reads the clocks for the threads")]
+    pub fn start() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "an edge: the one place that reads the clocks for the threads")]
+    pub fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Now { wall_ms: wall.as_millis() as i64, mono: self.started.elapsed() }
+    }
+}
