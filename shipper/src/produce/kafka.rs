@@ -76,7 +76,7 @@ impl KafkaBroker {
         let producer = create(&config, &log)?;
         let batch_bytes = config.get("batch.size").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_BATCH_BYTES);
         let topics: Arc<[Topic]> = topics.iter().map(|name| Topic::new(name)).collect();
-        let metadata = MetadataWatch::start(Arc::clone(&producer), Arc::clone(&topics))?;
+        let metadata = MetadataWatch::start(config.clone(), Arc::clone(&producer), Arc::clone(&topics))?;
         Ok(Self {
             config,
             log,
@@ -91,10 +91,18 @@ impl KafkaBroker {
         })
     }
 
-    /// An idempotent producer that met a fatal error delivers nothing any more (KIP-98). Its queue is purged, which
-    /// fails what is outstanding, and a new one takes over; the sources then rewind.
+    /// Why the producer will deliver nothing any more: a fatal error (KIP-98), or it is cut off from its brokers.
+    fn is_lost(&self) -> Option<String> {
+        match self.producer.client().fatal_error() {
+            Some((code, reason)) => Some(format!("fatal error {code:?}: {reason}")),
+            None => self.metadata.is_cut_off().then(|| "it lost all its brokers, which answer others".to_owned()),
+        }
+    }
+
+    /// The queue of a lost producer is purged, which fails what is outstanding, and a new one takes over; the sources then
+    /// rewind.
     #[expect(clippy::disallowed_methods, reason = "an edge: the pause between two producers")]
-    fn recreate(&mut self, code: &RDKafkaErrorCode, reason: &str) {
+    fn recreate(&mut self, reason: &str) {
         const PATIENCE: Duration = Duration::from_secs(5);
         let now = Instant::now();
         if self.recreate_at.is_some_and(|at| now < at) {
@@ -103,21 +111,21 @@ impl KafkaBroker {
         self.recreate_at = Some(now + self.delays.next_delay());
         let is_first = self.delays.num_attempts() == 1;
         if is_first {
-            error!(?code, reason, "fatal producer error");
+            error!(reason, "the producer is lost");
         }
         self.producer.purge(PurgeConfig::default().queue().inflight());
         self.producer.poll(Duration::from_millis(100));
         if let Err(cause) = self.producer.flush(PATIENCE) {
-            error!(error = %cause, "the failed producer did not give back all records");
+            error!(error = %cause, "the lost producer did not give back all records");
         }
         if self.replace() && is_first {
-            info!("producer recreated after a fatal error");
+            info!("producer recreated");
         }
     }
 
     fn replace(&mut self) -> bool {
         let next = create(&self.config, &self.log).and_then(|producer| {
-            let watch = MetadataWatch::start(Arc::clone(&producer), Arc::clone(&self.topics))?;
+            let watch = MetadataWatch::start(self.config.clone(), Arc::clone(&producer), Arc::clone(&self.topics))?;
             Ok((producer, watch))
         });
         match next {
@@ -205,8 +213,8 @@ impl Broker for KafkaBroker {
     }
 
     fn poll(&mut self, wait: Duration, deliveries: &mut Vec<Delivery>) {
-        if let Some((code, reason)) = self.producer.client().fatal_error() {
-            self.recreate(&code, &reason);
+        if let Some(reason) = self.is_lost() {
+            self.recreate(&reason);
         }
         if self.is_shrinking {
             // Another topic may never give its records back by itself.

@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use millrace_common::kafka::cut_off::{self, Suspicion};
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::{info, warn};
@@ -52,6 +55,7 @@ impl Topic {
 /// Asks for every topic, at first until it is known and then at a quiet pace, or soon where it is in doubt.
 pub(super) struct MetadataWatch {
     is_stopped: Arc<AtomicBool>,
+    is_cut_off: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -59,11 +63,18 @@ impl MetadataWatch {
     const PACE: Duration = Duration::from_secs(1);
     const QUIET_ROUNDS: u32 = 30;
 
-    pub(super) fn start(producer: Arc<BaseProducer<Reports>>, topics: Arc<[Topic]>) -> std::io::Result<Self> {
-        let is_stopped = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&is_stopped);
+    /// `config` is that of the producer, for another client to compare it with.
+    #[expect(clippy::disallowed_methods, reason = "an edge: the thread's own clock")]
+    pub(super) fn start(
+        config: ClientConfig,
+        producer: Arc<BaseProducer<Reports>>,
+        topics: Arc<[Topic]>,
+    ) -> std::io::Result<Self> {
+        let (is_stopped, is_cut_off) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (stopped, cut_off) = (Arc::clone(&is_stopped), Arc::clone(&is_cut_off));
         let run = move || {
-            let mut faults: Vec<Option<String>> = vec![None; topics.len()];
+            let mut faults: Vec<Option<Fault>> = vec![None; topics.len()];
+            let mut suspicion = Suspicion::default();
             let mut round = 0;
             while !stopped.load(Ordering::Relaxed) {
                 for (topic, last_fault) in topics.iter().zip(&mut faults) {
@@ -72,16 +83,20 @@ impl MetadataWatch {
                         Self::renew(&producer, topic, last_fault);
                     }
                 }
+                let is_silent = faults.iter().all(|fault| matches!(fault, Some(Fault::Silent(_))));
+                if suspicion.note(!is_silent, Instant::now()) && is_cut_off_from(&producer, &config, &topics[0].name) {
+                    cut_off.store(true, Ordering::Relaxed);
+                }
                 round += 1;
                 std::thread::park_timeout(Self::PACE);
             }
         };
         let thread = std::thread::Builder::new().name("metadata".into()).spawn(run)?;
-        Ok(Self { is_stopped, thread: Some(thread) })
+        Ok(Self { is_stopped, is_cut_off, thread: Some(thread) })
     }
 
-    fn renew(producer: &BaseProducer<Reports>, topic: &Topic, last_fault: &mut Option<String>) {
-        match ask(producer, &topic.name) {
+    fn renew(producer: &BaseProducer<Reports>, topic: &Topic, last_fault: &mut Option<Fault>) {
+        match ask(producer, &topic.name, PATIENCE) {
             Ok(leaders) => {
                 topic.learn(leaders);
                 *last_fault = None;
@@ -95,6 +110,11 @@ impl MetadataWatch {
         }
     }
 
+    /// Whether a new client reaches the brokers and the producer does not.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Ordering::Relaxed)
+    }
+
     /// Has the topic asked for within a second.
     pub(super) fn doubt(&self, topic: &Topic) {
         topic.is_doubted.store(true, Ordering::Relaxed);
@@ -103,9 +123,26 @@ impl MetadataWatch {
 
 const NO_TOPIC: &str = "the topic does not exist: create it, or correct its name in the settings";
 
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a topic is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum Fault {
+    /// No broker answered.
+    #[error("{0}")]
+    Silent(KafkaError),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The last question gets more time than the new client took: a slow broker cuts nobody off.
+fn is_cut_off_from(producer: &BaseProducer<Reports>, config: &ClientConfig, topic: &str) -> bool {
+    cut_off::is_reachable_anew(config, topic) && matches!(ask(producer, topic, PATIENCE * 3), Err(Fault::Silent(_)))
+}
+
 /// The leader of each partition.
-fn ask(producer: &BaseProducer<Reports>, topic: &str) -> Result<Vec<String>, String> {
-    let metadata = producer.client().fetch_metadata(Some(topic), Duration::from_secs(5)).map_err(|e| e.to_string())?;
+fn ask(producer: &BaseProducer<Reports>, topic: &str, patience: Duration) -> Result<Vec<String>, Fault> {
+    let metadata = producer.client().fetch_metadata(Some(topic), patience).map_err(Fault::Silent)?;
     let found = metadata.topics().iter().find(|t| t.name() == topic);
     match found {
         Some(t) if t.error().is_none() && !t.partitions().is_empty() => {
@@ -119,12 +156,12 @@ fn ask(producer: &BaseProducer<Reports>, topic: &str) -> Result<Vec<String>, Str
             }
             Ok(leaders)
         }
-        Some(t) => Err(match t.error().map(RDKafkaErrorCode::from) {
+        Some(t) => Err(Fault::Refused(match t.error().map(RDKafkaErrorCode::from) {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => NO_TOPIC.to_owned(),
             Some(code) => code.to_string(),
             None => "the topic has no partitions yet".to_owned(),
-        }),
-        None => Err(NO_TOPIC.to_owned()),
+        })),
+        None => Err(Fault::Refused(NO_TOPIC.to_owned())),
     }
 }
 
