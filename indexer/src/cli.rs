@@ -82,6 +82,9 @@ pub struct Settings {
     /// How long a stop may wait for records on their way [default: 25s].
     #[arg(long, value_name = "TIME", env = "INDEXER_SHUTDOWN_DEADLINE")]
     pub shutdown_deadline: Option<String>,
+    /// Whether what is indexed is told in `millrace.indexed`, for the audit: on or off [default: on].
+    #[arg(long, value_name = "SWITCH", env = "INDEXER_LEDGER")]
+    pub ledger: Option<String>,
     /// Address of the admin endpoint [default: 127.0.0.1:9641].
     #[arg(long, value_name = "HOST:PORT", env = "INDEXER_ADMIN_LISTEN")]
     pub admin_listen: Option<String>,
@@ -168,6 +171,7 @@ impl Settings {
             ("--dead-letter-topic", "dead_letter.topic", &self.dead_letter_topic),
             ("--memory", "limits.memory", &self.memory),
             ("--shutdown-deadline", "shutdown.deadline", &self.shutdown_deadline),
+            ("--ledger", "ledger", &self.ledger),
             ("--admin-listen", "admin.listen", &self.admin_listen),
         ];
         for (flag, path, value) in ones {
