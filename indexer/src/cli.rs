@@ -9,7 +9,7 @@ use millrace_common::exit::Exit;
 use millrace_common::telemetry::logs::LogFormat;
 
 use crate::config::{self, Config};
-use crate::{dlq, preview, retention, templates};
+use crate::{audit, dlq, preview, retention, status, templates};
 
 /// Reads records from Kafka, fits them to the rules of index templates, and indexes each exactly once in Elasticsearch.
 #[derive(Debug, Parser)]
@@ -38,6 +38,10 @@ pub enum Command {
     /// Look at dead letters, and send them back.
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Show the whole pipeline: every file and host, from the ledger.
+    Status(status::Status),
+    /// Tell whether all that was written is indexed, byte by byte.
+    Audit(audit::Audit),
     /// Print a script that completes command lines in a shell.
     Completions { shell: Shell },
 }

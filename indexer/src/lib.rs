@@ -25,3 +25,5 @@ pub mod pipeline;
 pub mod dlq;
 pub mod preview;
 pub mod retention;
+pub mod status;
+pub mod audit;

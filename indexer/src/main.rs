@@ -48,6 +48,8 @@ fn main() -> ExitCode {
         Command::Templates(command) => templates::command::run(command).into(),
         Command::Preview(preview) => preview.run().into(),
         Command::Retention(retention) => retention.run().into(),
+        Command::Status(status) => status.run().into(),
+        Command::Audit(audit) => audit.run().into(),
         Command::Dlq(command) => dlq::run(command).into(),
         Command::Completions { shell } => match std::io::stdout().write_all(&cli::completions(*shell)) {
             Ok(()) => Exit::Clean.into(),
