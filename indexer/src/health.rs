@@ -153,9 +153,9 @@ impl admin::Health for Health {
         });
         if let (Value::Object(status), Value::Object(details)) = (&mut status, picture.details) {
             status.extend(details);
-            if let Value::Object(pipeline) = self.pipeline_status() {
-                status.extend(pipeline);
-            }
+        }
+        if let (Value::Object(status), Value::Object(pipeline)) = (&mut status, self.pipeline_status()) {
+            status.extend(pipeline);
         }
         status
     }

@@ -86,6 +86,8 @@ impl Publisher {
             .map_err(PublishError::Options)?;
         // How large a row may be is for the topic to say, once it is compressed.
         kafka::set_default(&mut config, "message.max.bytes", "16000000");
+        // All rows of a round, of which there is one for each source that changed.
+        kafka::set_default(&mut config, "queue.buffering.max.messages", "1000000");
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
         let (producer, published) = client(&config, &wake)?;
         Ok(Self { config, producer, wake, published })

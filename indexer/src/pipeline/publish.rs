@@ -74,12 +74,13 @@ impl Publishing {
         format!("{:016x}-{}", self.run, owner.epoch)
     }
 
-    /// Why commits wait, if they do.
+    /// Why commits wait or nothing is known of the pipeline, if so.
     pub fn trouble(&self, now: Instant) -> Option<String> {
         let silent = self.round.as_ref().map(|round| now.saturating_duration_since(round.started));
         let silent = silent.filter(|silent| *silent > SILENCE);
         let silent = || Some(format!("no acknowledgement for {} s", silent?.as_secs()));
-        self.trouble.clone().or_else(|| self.watch.trouble()).or_else(silent)
+        let held = self.trouble.clone().or_else(silent).map(|words| format!("offsets are not committed: {words}"));
+        held.or_else(|| Some(format!("the pipeline is not watched: {}", self.watch.trouble()?)))
     }
 
     pub fn close(self) {

@@ -143,7 +143,9 @@ impl Flow {
             self.cut();
         }
         let taken = self.intake.take(&incoming, rule, owner, sequence, now, wall);
-        self.partitions.cover(owner, sequence, self.intake.covered);
+        if self.publishing.is_some() {
+            self.partitions.cover(owner, sequence, self.intake.covered);
+        }
         match taken {
             Taken::Batched { size } => {
                 self.partitions.begin_bytes(owner, size);

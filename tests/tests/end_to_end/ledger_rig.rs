@@ -10,9 +10,11 @@ use anyhow::{Context, Result, ensure};
 use millrace_common::ledger::sources::{Heartbeat, HostState, SourceKey, SourceRow, SourceState};
 use millrace_common::ledger::{INDEXED, SOURCES, encode, topics};
 use millrace_common::record::{RecordId, SourceId};
+use millrace_tests::indexer_rig::LIMIT;
 use millrace_tests::kafka::KafkaClient;
 use millrace_tests::process::{Launch, Process};
 use millrace_tests::{http, ports, scratch};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -21,12 +23,13 @@ pub const HOST: &str = "web-1";
 pub const LINE: u64 = 20;
 
 /// A topic with its dead letters, and files that a shipper is said to read.
-pub struct LedgerRig<'k> {
-    pub kafka: &'k KafkaClient,
+pub struct LedgerRig {
     pub name: String,
     pub dir: PathBuf,
     config: PathBuf,
     num_partitions: u32,
+    /// One for all that is written: making one takes longer than writing.
+    producer: BaseProducer,
 }
 
 /// A file whose records go to one partition.
@@ -36,17 +39,17 @@ pub struct File {
     pub path: &'static str,
 }
 
-pub fn text(bytes: Vec<u8>) -> String {
+fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_default()
 }
 
-impl<'k> LedgerRig<'k> {
+impl LedgerRig {
     /// `elasticsearch` is an address; documents go to the index `<name>-all`.
-    pub fn new(kafka: &'k KafkaClient, elasticsearch: &str, name: &str, num_partitions: u32) -> Result<Self> {
+    pub fn new(kafka: &KafkaClient, elasticsearch: &str, name: &str, num_partitions: u32) -> Result<Self> {
         kafka.create_topic(name, num_partitions as i32, &[])?;
         kafka.create_topic(&format!("{name}.dlq"), 1, &[])?;
         let mut client = rdkafka::ClientConfig::new();
-        client.set("bootstrap.servers", kafka.bootstrap());
+        client.set("bootstrap.servers", kafka.bootstrap()).set("enable.idempotence", "true").set("linger.ms", "1");
         topics::create_missing(&client, &[SOURCES, INDEXED], name)?;
         let dir = scratch::dir(name)?;
         let config = dir.join("indexer.yaml");
@@ -59,7 +62,15 @@ impl<'k> LedgerRig<'k> {
             kafka.bootstrap(),
         );
         std::fs::write(&config, settings)?;
-        Ok(Self { kafka, name: name.to_owned(), dir, config, num_partitions })
+        Ok(Self { name: name.to_owned(), dir, config, num_partitions, producer: client.create()? })
+    }
+
+    fn put(&self, topic: &str, partition: i32, records: &[(String, String)]) -> Result<()> {
+        for (key, value) in records {
+            let record = BaseRecord::to(topic).partition(partition).key(key).payload(value);
+            self.producer.send(record).map_err(|(error, _)| error)?;
+        }
+        Ok(self.producer.flush(LIMIT)?)
     }
 
     /// Starts an indexer. Gives the address of its admin endpoint, too.
@@ -98,12 +109,11 @@ impl<'k> LedgerRig<'k> {
         };
         let records: Vec<(String, String)> = lines.map(record).collect();
         let partition = file.source.partition(self.num_partitions);
-        self.kafka.produce(&self.name, Some(partition), records.iter().map(|(key, value)| (&**key, &**value)))
+        self.put(&self.name, partition, &records)
     }
 
     fn tell(&self, key: &impl Serialize, value: &impl Serialize) -> Result<()> {
-        let (key, value) = (text(encode(key)), text(encode(value)));
-        self.kafka.produce(SOURCES, None, [(&*key, &*value)])
+        self.put(SOURCES, 0, &[(text(encode(key)), text(encode(value)))])
     }
 
     /// Says that the file is acknowledged up to this line.
@@ -158,7 +168,7 @@ impl<'k> LedgerRig<'k> {
         let name = format!("{}-{}", args[0], NUMBER.fetch_add(1, Ordering::Relaxed));
         let launch = Launch::indexer(&name, &self.dir)?.args(&args[..1]).arg("-c").arg(&self.config);
         let mut process = launch.args(&args[1..]).env("INDEXER_ADMIN_LISTEN", "127.0.0.1:0").start()?;
-        let code = process.wait(millrace_tests::indexer_rig::LIMIT * 2)?;
+        let code = process.wait(LIMIT * 2)?;
         Ok((code, process.output()))
     }
 
@@ -169,7 +179,8 @@ impl<'k> LedgerRig<'k> {
         let report: Value = serde_json::from_str(&output[start..]).with_context(|| output.clone())?;
         let sources = report["sources"].as_array().cloned().unwrap_or_default();
         ensure!(report["whole"] == json!(code == 0), "{code}: {report}");
-        let by_path = sources.into_iter().map(|source| (source["path"].as_str().unwrap_or_default().to_owned(), source));
+        let by_path =
+            sources.into_iter().map(|source| (source["path"].as_str().unwrap_or_default().to_owned(), source));
         Ok((code, by_path.collect(), report["total"].clone()))
     }
 }
