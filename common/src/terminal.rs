@@ -1,4 +1,7 @@
-//! Text that came from outside, on its way to a terminal.
+//! Text that came from outside, on its way to a terminal; [`table`]s and the [`screen`].
+
+pub mod screen;
+pub mod table;
 
 use std::borrow::Cow;
 

@@ -9,7 +9,7 @@ use millrace_common::exit::Exit;
 use millrace_common::telemetry::logs::LogFormat;
 
 use crate::config::{self, Config};
-use crate::{dlq, preview, retention, templates};
+use crate::{audit, dlq, preview, retention, status, templates};
 
 /// Reads records from Kafka, fits them to the rules of index templates, and indexes each exactly once in Elasticsearch.
 #[derive(Debug, Parser)]
@@ -38,6 +38,10 @@ pub enum Command {
     /// Look at dead letters, and send them back.
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Show the whole pipeline: every file and host, from the ledger.
+    Status(status::Status),
+    /// Tell whether all that was written is indexed, byte by byte.
+    Audit(audit::Audit),
     /// Print a script that completes command lines in a shell.
     Completions { shell: Shell },
 }
@@ -82,6 +86,9 @@ pub struct Settings {
     /// How long a stop may wait for records on their way [default: 25s].
     #[arg(long, value_name = "TIME", env = "INDEXER_SHUTDOWN_DEADLINE")]
     pub shutdown_deadline: Option<String>,
+    /// Whether what is indexed is told in `millrace.indexed`, for the audit: on or off [default: on].
+    #[arg(long, value_name = "SWITCH", env = "INDEXER_LEDGER")]
+    pub ledger: Option<String>,
     /// Address of the admin endpoint [default: 127.0.0.1:9641].
     #[arg(long, value_name = "HOST:PORT", env = "INDEXER_ADMIN_LISTEN")]
     pub admin_listen: Option<String>,
@@ -168,6 +175,7 @@ impl Settings {
             ("--dead-letter-topic", "dead_letter.topic", &self.dead_letter_topic),
             ("--memory", "limits.memory", &self.memory),
             ("--shutdown-deadline", "shutdown.deadline", &self.shutdown_deadline),
+            ("--ledger", "ledger", &self.ledger),
             ("--admin-listen", "admin.listen", &self.admin_listen),
         ];
         for (flag, path, value) in ones {

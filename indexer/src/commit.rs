@@ -1,4 +1,6 @@
-//! What may be committed ([`ledger`]) and telling Kafka ([`committer`]).
+//! What may be committed ([`ledger`]), what it holds of each source ([`rows`]) and telling Kafka ([`publisher`], [`committer`]).
 
 pub mod committer;
 pub mod ledger;
+pub mod publisher;
+pub mod rows;

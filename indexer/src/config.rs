@@ -32,6 +32,18 @@ pub struct Config {
     pub memory: Memory,
     pub shutdown_deadline: Duration,
     pub admin_listen: String,
+    /// Whether the ledger's topics are used.
+    pub ledger: bool,
+    pub expect: Vec<Expect>,
+}
+
+/// A host that must be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expect {
+    /// Its name or id.
+    pub host: String,
+    /// How long it may send nothing new, if there is a limit.
+    pub interval: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -116,7 +128,13 @@ impl Config {
                  dead letter, bytes read again by a shipper) is indexed again, and nothing tells the copies apart"
             )
         });
-        words.collect()
+        let without_ledger = (!self.ledger).then(|| {
+            "ledger: off: the promises end at this machine: `indexer audit` cannot tell whether all that was written is \
+             indexed, and nobody sees a host or file that stopped (`/pipeline` has no answer). When it is on again, what was \
+             indexed meanwhile looks like a hole"
+                .to_owned()
+        });
+        words.chain(without_ledger).collect()
     }
 
     /// The rule for a topic: the first that names it or names none.

@@ -4,6 +4,7 @@ use millrace_common::json::{Kind, SyntaxError, Value};
 use millrace_common::record::RecordId;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::commit::ledger::Covered;
 use crate::map::RejectReason;
 use crate::reject::{Reason, Reject};
 use crate::route::find_field;
@@ -34,10 +35,21 @@ pub struct Incoming<'a> {
 pub enum Origin {
     /// A shipper's: the id is the key.
     Shipper(RecordId),
-    /// A replayed dead letter: the id is the header.
-    Replayed,
+    /// A replayed dead letter: the id is the header. `None`: that of another producer's record.
+    Replayed(Option<RecordId>),
     /// Another producer's: the id is made of place and content.
     Foreign,
+}
+
+impl Origin {
+    /// The bytes of a file that the record stands for, if it is a shipper's.
+    pub fn covered(&self) -> Option<Covered> {
+        match self {
+            Self::Shipper(id) => Some((*id).into()),
+            Self::Replayed(id) => id.map(Into::into),
+            Self::Foreign => None,
+        }
+    }
 }
 
 /// Writes the document id of a record to `id` and says where it comes from.
@@ -47,7 +59,7 @@ pub fn identify(record: &Incoming<'_>, document: Option<Value<'_, '_>>, id: &mut
     id.clear();
     if let Some(header) = record.id_header.filter(|header| is_legal_id(header)) {
         id.extend_from_slice(header);
-        return Origin::Replayed;
+        return Origin::Replayed(RecordId::decode(header));
     }
     if let Some(key) = record.key
         && let Some(decoded) = RecordId::decode(key)
@@ -157,7 +169,8 @@ mod tests {
     fn the_header_wins_unless_it_cannot_be_an_id() {
         let key = ID.encode();
         let value = r#"{"log":{"offset":100}}"#;
-        check(record(Some(&key), value, Some(b"original")), Origin::Replayed, "original");
+        check(record(Some(&key), value, Some(b"original")), Origin::Replayed(None), "original");
+        check(record(None, value, Some(&key)), Origin::Replayed(Some(ID)), &ID.to_string());
         for bad in [&b""[..], b"a\nb", b"a\"b", "é".as_bytes(), &[b'x'; 513]] {
             check(record(Some(&key), value, Some(bad)), Origin::Shipper(ID), &ID.to_string());
         }

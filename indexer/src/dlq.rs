@@ -28,7 +28,7 @@ use read::{Next, ReadError, Topic};
 use settings::Dlq;
 use tally::Tally;
 
-pub use args::Command;
+pub use args::{Command, Moment};
 pub(crate) use show::{escape, to_json};
 
 /// How many letters that cannot be put together are told by their id.

@@ -1,15 +1,22 @@
 //! What the admin endpoint tells: the owner leaves a picture of itself, the admin thread reads it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use millrace_common::telemetry::admin;
 use millrace_common::telemetry::gauges::Gauges;
 use serde_json::{Value, json};
 
+use crate::watch::judge::State;
+use crate::watch::reading::Shared;
+use crate::watch::report;
+
 /// A loop that did not turn for this long hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// Why nothing is known of the pipeline.
+const LEDGER_OFF: &str = "the settings say `ledger: off`";
 
 /// Shared between owner and admin thread.
 pub struct Health {
@@ -17,6 +24,8 @@ pub struct Health {
     /// Milliseconds from `started` to the last turn of the loop; 0 before the first.
     last_turn: AtomicU64,
     picture: Mutex<Picture>,
+    /// What is known of the whole pipeline; `None` without the ledger.
+    watched: Option<Arc<Shared>>,
 }
 
 /// The owner's state as of its last look.
@@ -42,10 +51,11 @@ pub struct PartitionPicture {
 }
 
 impl Health {
-    pub fn new(now: Instant, reason: &str) -> Self {
+    /// `watched`: what is known of the whole pipeline, unless the ledger is off.
+    pub fn new(now: Instant, reason: &str, watched: Option<Arc<Shared>>) -> Self {
         let blocked = vec![("starting", reason.to_owned())];
         let picture = Mutex::new(Picture { blocked, ..Picture::default() });
-        Self { started: now, last_turn: AtomicU64::new(0), picture }
+        Self { started: now, last_turn: AtomicU64::new(0), picture, watched }
     }
 
     /// The loop turned.
@@ -58,8 +68,55 @@ impl Health {
         *self.picture() = picture;
     }
 
+    pub fn watched(&self) -> Option<Arc<Shared>> {
+        self.watched.clone()
+    }
+
+    /// What `/pipeline` answers, and whether all is well.
+    pub fn pipeline(&self) -> (bool, Value) {
+        let Some(shared) = &self.watched else {
+            return (false, json!({ "status": "UNKNOWN", "reason": LEDGER_OFF, "sources": [], "left_out": 0 }));
+        };
+        let now_ms = shared.now_ms();
+        let view = shared.view();
+        report::pipeline(&view, &view.judge(now_ms))
+    }
+
     fn picture(&self) -> MutexGuard<'_, Picture> {
         self.picture.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Health {
+    fn pipeline_status(&self) -> Value {
+        let Some(shared) = &self.watched else {
+            return json!({
+                "pipeline": { "status": "UNKNOWN", "reason": LEDGER_OFF }, "states": {}, "hosts": [], "sources": [],
+                "left_out": { "hosts": 0, "sources": 0 },
+            });
+        };
+        let now_ms = shared.now_ms();
+        let view = shared.view();
+        report::status(&view, &view.judge(now_ms))
+    }
+
+    fn gauges_of_sources(&self, gauges: &mut Gauges) {
+        let Some(shared) = &self.watched else { return };
+        let now_ms = shared.now_ms();
+        let verdicts = shared.view().judge(now_ms);
+        // Without a view nothing is told, so that nobody takes old numbers for new ones.
+        if verdicts.unknown.is_some() {
+            return;
+        }
+        for state in State::ALL {
+            let num = verdicts.sources.iter().filter(|source| source.state == state).count();
+            let labels = [("state", state.as_str())];
+            gauges.set("indexer_sources", "Files by their state.", &labels, num as f64);
+            let num = verdicts.hosts.iter().filter(|host| host.state == state).count();
+            gauges.set("indexer_hosts", "Hosts by their state.", &labels, num as f64);
+        }
+        let missing: u64 = verdicts.sources.iter().map(|source| source.missing).sum();
+        gauges.set("indexer_audit_missing_bytes", "Bytes that were sent and are nowhere.", &[], missing as f64);
     }
 }
 
@@ -97,6 +154,9 @@ impl admin::Health for Health {
         if let (Value::Object(status), Value::Object(details)) = (&mut status, picture.details) {
             status.extend(details);
         }
+        if let (Value::Object(status), Value::Object(pipeline)) = (&mut status, self.pipeline_status()) {
+            status.extend(pipeline);
+        }
         status
     }
 
@@ -105,6 +165,7 @@ impl admin::Health for Health {
         for (label, _) in &picture.blocked {
             gauges.set("indexer_blocked", "1 while records do not flow for this reason.", &[("reason", label)], 1.0);
         }
+        self.gauges_of_sources(gauges);
         let mut seconds = f64::NEG_INFINITY;
         for p in &picture.partitions {
             let number = p.partition.to_string();

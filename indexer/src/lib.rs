@@ -18,8 +18,12 @@ pub mod templates;
 pub mod dead_letter;
 pub mod commit;
 
+pub mod watch;
 pub mod health;
+pub mod pages;
 pub mod pipeline;
 pub mod dlq;
 pub mod preview;
 pub mod retention;
+pub mod status;
+pub mod audit;

@@ -12,7 +12,9 @@ use millrace_common::telemetry::{admin, logs, metrics};
 use millrace_indexer::cli::{self, Cli, Command, Need};
 use millrace_indexer::config::Config;
 use millrace_indexer::health::Health;
-use millrace_indexer::{dlq, pipeline, templates};
+use millrace_indexer::watch::reading::Shared;
+use millrace_indexer::watch::view::View;
+use millrace_indexer::{dlq, pages, pipeline, templates};
 
 const RUN_NEEDS: &[Need] = &[Need::Kafka, Need::Elasticsearch];
 
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
         Command::Templates(command) => templates::command::run(command).into(),
         Command::Preview(preview) => preview.run().into(),
         Command::Retention(retention) => retention.run().into(),
+        Command::Status(status) => status.run().into(),
+        Command::Audit(audit) => audit.run().into(),
         Command::Dlq(command) => dlq::run(command).into(),
         Command::Completions { shell } => match std::io::stdout().write_all(&cli::completions(*shell)) {
             Ok(()) => Exit::Clean.into(),
@@ -60,8 +64,11 @@ fn run(config: Config) -> anyhow::Result<Exit> {
     let owner = thread::current();
     let signals = Signals::install(move || owner.unpark()).context("cannot listen for signals")?;
     let metrics = metrics::install("indexer", env!("CARGO_PKG_VERSION"))?;
-    let health = Arc::new(Health::new(Instant::now(), "no Kafka broker has answered yet"));
+    let view = || View::new(&config.kafka.group, &config.kafka.topics, &config.expect);
+    let watched = config.ledger.then(|| Arc::new(Shared::new(view())));
+    let health = Arc::new(Health::new(Instant::now(), "no Kafka broker has answered yet", watched));
     let options = admin::AdminOptions { listen: config.admin_listen.clone(), program: "indexer" };
-    let _admin = admin::spawn(options, Arc::clone(&health) as Arc<dyn admin::Health>, metrics, axum::Router::new())?;
+    let pages = pages::routes(Arc::clone(&health));
+    let _admin = admin::spawn(options, Arc::clone(&health) as Arc<dyn admin::Health>, metrics, pages)?;
     pipeline::run(config, &signals, health)
 }

@@ -15,6 +15,7 @@ mod letters;
 mod membership;
 mod meters;
 mod partitions;
+mod publish;
 mod refused;
 mod report;
 mod settle;
@@ -33,12 +34,15 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::bulk::client::Client;
 use crate::bulk::service::Service;
+use crate::commit::publisher::Publisher;
 use crate::config::{Config, Kafka};
 use crate::consume::{self, Questions, Source};
 use crate::dead_letter::DeadLetters;
 use crate::health::Health;
 use crate::templates::Templates;
+use crate::watch::thread::Watch;
 use flow::{Flow, Parts};
+use publish::Publishing;
 
 /// Assumed while no topic is there yet.
 const USUAL_PARTITIONS: usize = 12;
@@ -55,7 +59,15 @@ pub fn run(config: Config, signals: &Signals, health: Arc<Health>) -> anyhow::Re
     let source = Source::subscribe(&config.kafka, num_partitions, config.memory.prefetch, wake.clone())?;
     let questions =
         Questions::start("kafka-questions", source.clone(), wake.clone()).context("cannot start a thread")?;
-    let commits = Questions::start("kafka-commits", source.clone(), wake).context("cannot start a thread")?;
+    let commits = Questions::start("kafka-commits", source.clone(), wake.clone()).context("cannot start a thread")?;
+    let publishing = match health.watched() {
+        Some(shared) => {
+            let publisher = Publisher::new(&config.kafka, wake.clone())?;
+            let watch = Watch::start(config.kafka.clone(), shared, wake).context("cannot start a thread")?;
+            Some(Publishing::new(publisher, watch, Instant::now()))
+        }
+        None => None,
+    };
     let parts = Parts {
         kafka: config.kafka,
         bulk: config.bulk,
@@ -67,6 +79,7 @@ pub fn run(config: Config, signals: &Signals, health: Arc<Health>) -> anyhow::Re
         commits,
         service,
         letters,
+        publishing,
         health,
     };
     Ok(Flow::new(parts, Instant::now()).run(signals))

@@ -5,14 +5,13 @@ mod source;
 mod table;
 mod change;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use millrace_common::exit::Exit;
-use rustix::event::Timespec;
+use millrace_common::terminal::screen::Show;
 
 pub use change::{ChangeError, Rewind};
 use source::Snapshot;
@@ -41,8 +40,6 @@ pub struct Place {
     pub listen: String,
 }
 
-const WATCH_EVERY: Duration = Duration::from_secs(2);
-
 pub fn run(args: &StatusArgs, place: &Place) -> Exit {
     let ended = match (&args.forget, &args.rewind) {
         (Some(file), _) => change::forget(place, file),
@@ -67,37 +64,11 @@ pub fn run(args: &StatusArgs, place: &Place) -> Exit {
 }
 
 fn show(args: &StatusArgs, place: &Place) -> Result<()> {
-    let is_terminal = io::stdout().is_terminal();
-    loop {
+    Show { is_watched: args.watch, is_json: args.json }.run(|columns, rows| {
         let snapshot = Snapshot::take(place)?;
-        let (columns, rows) = match is_terminal {
-            true => size_of_terminal(),
-            false => (usize::MAX, usize::MAX),
-        };
-        let text = match args.json {
+        Ok(match args.json {
             true => format!("{}\n", snapshot.to_json()),
-            false => table::render(&snapshot, columns, if args.watch { rows } else { usize::MAX }),
-        };
-        let mut out = io::stdout().lock();
-        if args.watch && is_terminal && !args.json {
-            // To the upper left corner, and clear what is below.
-            out.write_all(b"\x1b[H\x1b[J")?;
-        }
-        out.write_all(text.as_bytes())?;
-        out.flush()?;
-        drop(out);
-        if !args.watch {
-            return Ok(());
-        }
-        let pause = Timespec { tv_sec: WATCH_EVERY.as_secs() as i64, tv_nsec: 0 };
-        // An interrupted wait is a shorter one.
-        let _ = rustix::event::poll(&mut [], Some(&pause));
-    }
-}
-
-fn size_of_terminal() -> (usize, usize) {
-    let size = rustix::termios::tcgetwinsize(io::stdout());
-    let size = size.map(|size| (usize::from(size.ws_col), usize::from(size.ws_row)));
-    // A terminal that does not know its size says 0.
-    size.ok().filter(|size| size.0 > 0 && size.1 > 0).unwrap_or((80, 24))
+            false => table::render(&snapshot, columns, rows),
+        })
+    })
 }

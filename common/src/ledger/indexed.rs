@@ -45,9 +45,14 @@ pub struct IndexedRow {
     /// Finished without a document: expired records.
     #[serde(default, skip_serializing_if = "Intervals::is_empty")]
     pub skipped: Intervals,
+    /// Finished in too many pieces to tell their fates apart.
+    #[serde(default, skip_serializing_if = "Intervals::is_empty")]
+    pub merged: Intervals,
     /// Records that Elasticsearch had already.
     #[serde(default)]
     pub num_duplicates: u64,
+    #[serde(default)]
+    pub num_dead_letters: u64,
 }
 
 impl IndexedRow {
@@ -57,7 +62,24 @@ impl IndexedRow {
         self.indexed.extend(other.indexed.iter());
         self.dead_lettered.extend(other.dead_lettered.iter());
         self.skipped.extend(other.skipped.iter());
+        self.merged.extend(other.merged.iter());
         self.num_duplicates += other.num_duplicates;
+        self.num_dead_letters += other.num_dead_letters;
+    }
+
+    /// Keeps the row small where every other record of a source has another fate: with more than `max` ranges, the half that
+    /// stands first in the source becomes `merged`.
+    pub fn merge_pieces(&mut self, max: usize) {
+        let sets = [&self.indexed, &self.dead_lettered, &self.skipped];
+        if sets.iter().map(|set| set.len()).sum::<usize>() <= max {
+            return;
+        }
+        let mut ends: Vec<u64> = sets.iter().flat_map(|set| set.iter().map(|range| range.end)).collect();
+        let middle = ends.len() / 2;
+        let (_, &mut middle, _) = ends.select_nth_unstable(middle);
+        for set in [&mut self.indexed, &mut self.dead_lettered, &mut self.skipped] {
+            self.merged.extend(set.take_below(middle).iter());
+        }
     }
 
     /// All ranges, whatever became of them.
@@ -65,6 +87,7 @@ impl IndexedRow {
         let mut all = self.indexed.clone();
         all.extend(self.dead_lettered.iter());
         all.extend(self.skipped.iter());
+        all.extend(self.merged.iter());
         all
     }
 }

@@ -43,6 +43,10 @@ impl Intervals {
         if start >= end {
             return;
         }
+        if let Some((_, last)) = self.0.last_mut().filter(|(_, last)| *last == start) {
+            *last = end;
+            return;
+        }
         let from = match self.0.last() {
             Some(&(_, last)) if last < start => self.0.len(),
             Some(&(first, _)) if first <= start => self.0.len() - 1,
@@ -56,6 +60,17 @@ impl Intervals {
             to += 1;
         }
         self.0.splice(from..to, [(start, end)]);
+    }
+
+    /// Takes the positions below `position` out of the set.
+    pub fn take_below(&mut self, position: u64) -> Self {
+        let at = self.0.partition_point(|&(_, end)| end <= position);
+        let mut above = self.0.split_off(at);
+        if let Some((start, _)) = above.first_mut().filter(|(start, _)| *start < position) {
+            self.0.push((*start, position));
+            *start = position;
+        }
+        Self(std::mem::replace(&mut self.0, above))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -129,6 +144,10 @@ mod tests {
             prop_assert_eq!(holes, missing);
             prop_assert!((0..80).all(|position| set.contains(position) == naive.contains(&position)));
             prop_assert_eq!(set.prefix_end(), (0..).find(|position| !naive.contains(position)).unwrap());
+            let mut above = set;
+            let below: Vec<u64> = above.take_below(within.0).iter().flatten().collect();
+            let (low, high): (Vec<u64>, Vec<u64>) = positions.iter().partition(|&&position| position < within.0);
+            prop_assert_eq!((below, above.iter().flatten().collect()), (low, high));
         }
     }
 

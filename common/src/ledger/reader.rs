@@ -1,6 +1,6 @@
 //! Reads the ledger's topics from their start, and on as they grow. Belongs to no group.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
@@ -61,11 +61,15 @@ pub struct Fact {
     pub value: Option<Vec<u8>>,
 }
 
+/// Reads each topic with a [`Reader`] of its own where it must be told for sure when its end is reached: the client's word
+/// for the end of a partition does not name the topic.
 pub struct Reader {
     // Dropping a consumer waits for brokers that may never answer.
     consumer: ManuallyDrop<BaseConsumer<Context>>,
-    /// Topic and partition of which the end was not seen yet.
-    behind: BTreeSet<(String, i32)>,
+    /// Topic and partition with the offset that is read next, as far as it is known.
+    positions: BTreeMap<(String, i32), Option<i64>>,
+    /// Those of which not all was read that was there when the ends were looked at, with these.
+    behind: BTreeMap<(String, i32), i64>,
 }
 
 impl Reader {
@@ -81,7 +85,7 @@ impl Reader {
             config.create_with_context(Context::default()).map_err(ReadError::Client)?;
         let consumer = ManuallyDrop::new(consumer);
         let mut list = TopicPartitionList::new();
-        let mut behind = BTreeSet::new();
+        let mut positions = BTreeMap::new();
         for &topic in topics {
             let unreachable = |source| ReadError::Unreachable { topic: topic.to_owned(), source };
             let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(unreachable)?;
@@ -92,11 +96,30 @@ impl Reader {
             }
             for number in numbers {
                 list.add_partition_offset(topic, number, Offset::Beginning).map_err(unreachable)?;
-                behind.insert((topic.to_owned(), number));
+                positions.insert((topic.to_owned(), number), None);
             }
         }
         consumer.assign(&list).map_err(ReadError::Read)?;
-        Ok(Self { consumer, behind })
+        let mut reader = Self { consumer, positions, behind: BTreeMap::new() };
+        reader.look_at_ends()?;
+        Ok(reader)
+    }
+
+    /// Asks where the topics end now, so that [`Reader::is_caught_up`] speaks of these ends.
+    ///
+    /// # Errors
+    /// The broker does not answer. What was looked at before stands.
+    pub fn look_at_ends(&mut self) -> Result<(), ReadError> {
+        let mut behind = BTreeMap::new();
+        for ((topic, partition), position) in &self.positions {
+            let unreachable = |source| ReadError::Unreachable { topic: topic.clone(), source };
+            let (start, end) = self.consumer.fetch_watermarks(topic, *partition, PATIENCE).map_err(unreachable)?;
+            if position.unwrap_or(start) < end {
+                behind.insert((topic.clone(), *partition), end);
+            }
+        }
+        self.behind = behind;
+        Ok(())
     }
 
     /// Gives the next fact, waiting at most `timeout`.
@@ -105,16 +128,23 @@ impl Reader {
     /// Reading failed. It goes on at the next call where the client can.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Fact>, ReadError> {
         match self.consumer.poll(timeout) {
-            Some(Ok(message)) => Ok(Some(Fact {
-                topic: message.topic().to_owned(),
-                offset: message.offset(),
-                broker_ms: message.timestamp().to_millis().unwrap_or_default(),
-                key: message.key().unwrap_or_default().to_vec(),
-                value: message.payload().map(<[u8]>::to_vec),
-            })),
+            Some(Ok(message)) => {
+                let fact = Fact {
+                    topic: message.topic().to_owned(),
+                    offset: message.offset(),
+                    broker_ms: message.timestamp().to_millis().unwrap_or_default(),
+                    key: message.key().unwrap_or_default().to_vec(),
+                    value: message.payload().map(<[u8]>::to_vec),
+                };
+                let place = (fact.topic.clone(), message.partition());
+                if self.behind.get(&place).is_some_and(|end| fact.offset + 1 >= *end) {
+                    self.behind.remove(&place);
+                }
+                self.positions.insert(place, Some(fact.offset + 1));
+                Ok(Some(fact))
+            }
             Some(Err(KafkaError::PartitionEOF(number))) => {
-                // The error does not name the topic; where several are read each has one partition.
-                self.note_ends(number);
+                self.note_end(number);
                 Ok(None)
             }
             Some(Err(error)) => Err(ReadError::Read(error)),
@@ -122,21 +152,13 @@ impl Reader {
         }
     }
 
-    fn note_ends(&mut self, number: i32) {
-        let Ok(positions) = self.consumer.position() else { return };
-        let consumer = &self.consumer;
-        self.behind.retain(|(topic, partition)| {
-            if *partition != number {
-                return true;
-            }
-            let position = positions.find_partition(topic, *partition).map(|place| place.offset());
-            let Ok((start, end)) = consumer.fetch_watermarks(topic, *partition, PATIENCE) else { return true };
-            match position {
-                Some(Offset::Offset(next)) => next < end,
-                // Nothing was delivered.
-                _ => start < end,
-            }
-        });
+    /// The last offsets of a topic may hold no record: compacted ones, markers of transactions.
+    fn note_end(&mut self, number: i32) {
+        let mut places = self.positions.keys().filter(|(_, partition)| *partition == number);
+        let (Some(place), None) = (places.next().cloned(), places.next()) else { return };
+        let end = self.behind.remove(&place);
+        let position = self.positions.entry(place).or_default();
+        *position = (*position).max(end);
     }
 
     /// Ends reading, and waits for the brokers to hear of it. A reader that is only dropped leaves its connections behind.

@@ -45,8 +45,8 @@ pub struct ItemError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
     pub num_created: u64,
-    /// Items that were there before: done as well.
-    pub num_duplicates: u64,
+    /// Items that were there before: done as well. In the order of the batch.
+    pub duplicates: Vec<usize>,
     /// In the order of the batch.
     pub failures: Vec<Failure>,
 }
@@ -118,7 +118,7 @@ pub fn read(body: &[u8], batch: &Batch, parser: &mut Parser) -> Result<Reply, Ma
             status => {
                 let error = read_error(status, result.error);
                 match classify(&error) {
-                    None => outcome.num_duplicates += 1,
+                    None => outcome.duplicates.push(at),
                     Some(class) => outcome.failures.push(Failure { item: at, class, error }),
                 }
             }
@@ -240,7 +240,7 @@ mod tests {
             {"create":{"_index":"logs","_id":"id1","status":429,"error":{"type":"es_rejected_execution_exception","reason":"full"}}},
             {"create":{"_index":"logs","_id":"id2","status":409,"error":{"type":"version_conflict_engine_exception","reason":"exists"}}}]}"#;
         let reply = read_text(body, 3).unwrap();
-        assert_eq!((reply.num_created, reply.num_duplicates), (1, 1));
+        assert_eq!((reply.num_created, &reply.duplicates[..]), (1, &[2][..]));
         assert_eq!(reply.failures.len(), 1);
         assert_eq!((reply.failures[0].item, reply.failures[0].class), (1, Class::Retry));
     }
@@ -314,7 +314,7 @@ mod tests {
             let items: Vec<_> = statuses.iter().enumerate()
                 .map(|(i, status)| format!(r#"{{"create":{{"_id":"id{i}","status":{status}}}}}"#)).collect();
             let reply = read_text(&format!(r#"{{"items":[{}]}}"#, items.join(",")), statuses.len()).unwrap();
-            prop_assert_eq!(reply.num_created + reply.num_duplicates + reply.failures.len() as u64, statuses.len() as u64);
+            prop_assert_eq!(reply.num_created as usize + reply.duplicates.len() + reply.failures.len(), statuses.len());
             prop_assert!(reply.failures.iter().all(|f| statuses[f.item] == f.error.status && f.error.status > 299));
         }
     }

@@ -10,7 +10,7 @@ use millrace_common::kafka::{self, Role};
 use millrace_common::telemetry::admin;
 
 use super::raw::{self, Compression, DocumentId, Raw, Verify};
-use super::{Authentication, Bulk, Config, Elasticsearch, Kafka, Memory, Rule};
+use super::{Authentication, Bulk, Config, Elasticsearch, Expect, Kafka, Memory, Rule};
 use crate::bulk::batch::Limits;
 use crate::map::{Plan, PlanError, RuleOptions, ServerVersion, TemplateSet, Unmapped};
 use crate::route::{AcceptTime, Pattern};
@@ -119,6 +119,11 @@ fn check(raw: Raw, faults: &mut Faults) -> Option<Config> {
     if raw.dead_letter.topic.is_empty() || raw.kafka.topics.contains(&raw.dead_letter.topic) {
         faults.at("dead_letter.topic").add("must be a topic that is not read", "name another topic");
     }
+    let expect = check_expect(raw.expect, faults);
+    let ledger = raw.ledger == raw::Ledger::On;
+    if !ledger && !expect.is_empty() {
+        faults.at("expect").add("needs the ledger, which is off", "remove one of them");
+    }
     Some(Config {
         kafka: Kafka {
             brokers: raw.kafka.brokers,
@@ -135,7 +140,28 @@ fn check(raw: Raw, faults: &mut Faults) -> Option<Config> {
         memory: Memory::divide(memory),
         shutdown_deadline: raw.shutdown.deadline.duration(),
         admin_listen: raw.admin.listen,
+        ledger,
+        expect,
     })
+}
+
+fn check_expect(raw: Vec<raw::Expect>, faults: &mut Faults) -> Vec<Expect> {
+    let mut expected: Vec<Expect> = Vec::new();
+    for (number, entry) in raw.into_iter().enumerate() {
+        if entry.hosts.is_empty() {
+            faults.at(&format!("expect[{number}].hosts")).add("has no entry", "name at least one host");
+        }
+        for (i, host) in entry.hosts.into_iter().enumerate() {
+            let path = format!("expect[{number}].hosts[{i}]");
+            if host.is_empty() {
+                faults.at(&path).add("is empty", "give the name or id of a host");
+            } else if expected.iter().any(|known| known.host == host) {
+                faults.at(&path).add(format!("`{host}` is named twice"), "name it once");
+            }
+            expected.push(Expect { host, interval: entry.interval.map(|interval| interval.duration()) });
+        }
+    }
+    expected
 }
 
 fn check_kafka(raw: &Raw, faults: &mut Faults) {
@@ -329,6 +355,30 @@ mod tests {
         let config = load_text(&format!("{MINIMAL}rules: [{{ topics: [logs] }}, {{ document_id: none }}]")).unwrap();
         let [warning] = &config.warnings()[..] else { panic!("{:?}", config.warnings()) };
         assert!(warning.starts_with("rules[1].document_id: none:"), "{warning}");
+    }
+
+    #[test]
+    fn the_ledger_is_on_unless_it_is_switched_off_and_then_its_price_is_told() {
+        let config = load_text(MINIMAL).unwrap();
+        assert!(config.ledger && config.warnings().is_empty());
+        let config = load_text(&format!("{MINIMAL}ledger: off")).unwrap();
+        let [warning] = &config.warnings()[..] else { panic!("{:?}", config.warnings()) };
+        assert!(!config.ledger && warning.starts_with("ledger: off:"), "{warning}");
+    }
+
+    #[test]
+    fn expected_hosts_are_listed_once_each_and_need_the_ledger() {
+        let config = load_text(&format!("{MINIMAL}expect: [{{ hosts: [a, b], interval: 10m }}, {{ hosts: [c] }}]"));
+        let expected: Vec<_> = config.unwrap().expect.into_iter().map(|e| (e.host, e.interval)).collect();
+        let ten_minutes = Some(Duration::from_secs(600));
+        assert_eq!(expected, [("a".into(), ten_minutes), ("b".into(), ten_minutes), ("c".into(), None)]);
+        let Err(problem) = load_text(&format!("{MINIMAL}ledger: off\nexpect: [{{ hosts: [a, a] }}, {{ hosts: [] }}]"))
+        else {
+            panic!("accepted")
+        };
+        for part in ["expect[0].hosts[1]", "expect[1].hosts", "needs the ledger"] {
+            assert!(problem.to_string().contains(part), "{part} missing in:\n{problem}");
+        }
     }
 
     #[test]

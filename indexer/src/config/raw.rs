@@ -33,6 +33,11 @@ pub struct Raw {
     pub shutdown: Shutdown,
     #[serde(default)]
     pub admin: Admin,
+    #[serde(default)]
+    pub ledger: Ledger,
+    /// Hosts that must be there; one that never reported is `ABSENT`.
+    #[serde(default)]
+    pub expect: Vec<Expect>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -198,6 +203,25 @@ pub struct Shutdown {
 pub struct Admin {
     /// Address of the admin endpoint, as `host:port`.
     pub listen: String,
+}
+
+/// Whether what is indexed is told in the topic `millrace.indexed`, and what shippers tell in `millrace.sources` is held against it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Ledger {
+    #[default]
+    On,
+    /// Without these topics, where a cluster forbids them: no audit, and nobody sees a source that stopped.
+    Off,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// Names or ids of hosts.
+    pub hosts: Vec<String>,
+    /// A host that sends nothing new for so long is `QUIET`. Default: it may be quiet.
+    pub interval: Option<HumanDuration>,
 }
 
 fn group() -> String {

@@ -15,10 +15,12 @@ use super::letters::Letters;
 use super::membership::Membership;
 use super::meters::Meters;
 use super::partitions::Partitions;
+use super::publish::Publishing;
 use super::refused::Refused;
 use crate::bulk::concurrency::Concurrency;
 use crate::bulk::schedule::Schedule;
 use crate::bulk::service::{Outcome, Request, Service};
+use crate::commit::ledger::Ending;
 use crate::config::{Bulk, Kafka, Memory, Rule};
 use crate::consume::{Questions, Source};
 use crate::dead_letter::DeadLetters;
@@ -46,6 +48,8 @@ pub struct Parts {
     pub commits: Questions,
     pub service: Service,
     pub letters: DeadLetters,
+    /// `None`: without the ledger.
+    pub publishing: Option<Publishing>,
     pub health: Arc<Health>,
 }
 
@@ -61,6 +65,7 @@ pub struct Flow {
     pub(super) commits: Questions,
     service: Service,
     pub(super) letters: Letters,
+    pub(super) publishing: Option<Publishing>,
     pub(super) health: Arc<Health>,
     pub(super) partitions: Partitions,
     pub(super) intake: Intake,
@@ -91,6 +96,7 @@ impl Flow {
             schedule: Schedule::new(limits.max_bytes, limits.max_documents, parts.bulk.max_backoff),
             concurrency: Concurrency::new(parts.bulk.max_in_flight),
             letters: Letters::new(parts.letters, now),
+            publishing: parts.publishing,
             membership: Membership::new(now),
             partitions: Partitions::default(),
             meters: Meters::new(),
@@ -149,10 +155,11 @@ impl Flow {
         for letter in self.letters.turn(now) {
             self.meters.dead_lettered.increment(1);
             self.meters.count_dead_letter(letter.reason.as_str());
-            self.partitions.finish(letter.owner, letter.sequence, letter.size);
+            self.partitions.finish(letter.owner, letter.sequence, letter.size, Ending::DeadLettered);
         }
         self.retry_refused(now);
         self.take_answers(now);
+        self.take_rows_of_others();
         is_busy |= self.poll_events(now);
         self.serve_membership(now);
         if !self.is_draining {
@@ -268,6 +275,9 @@ impl Flow {
         }
         self.source.leave(LEAVE, Instant::now);
         self.letters.close();
+        if let Some(publishing) = self.publishing {
+            publishing.close();
+        }
         // Dropping the consumer would wait for brokers that may never answer; the process ends now.
         std::mem::forget(self.source);
         std::mem::forget((self.questions, self.commits));

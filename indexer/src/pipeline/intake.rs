@@ -7,7 +7,7 @@ use millrace_common::json::Parser;
 
 use super::targets::Targets;
 use crate::bulk::batch::{Batch, Builder, Item, Keep, Limits, Owner, Settles};
-use crate::commit::ledger::Sequence;
+use crate::commit::ledger::{Covered, Sequence};
 use crate::config::Rule;
 use crate::decode::{self, Incoming, Origin};
 use crate::map::{Actions, Input, Plan, RuleOptions, State, Verdict};
@@ -23,6 +23,8 @@ pub struct Intake {
     parser: Parser,
     id: Vec<u8>,
     kafka_time: TimeText,
+    /// What the record last taken stands for.
+    pub covered: Option<Covered>,
     /// Documents whose event time could not name their index.
     pub num_by_kafka_time: u64,
 }
@@ -80,6 +82,7 @@ impl Intake {
             parser: Parser::default(),
             id: Vec::with_capacity(64),
             kafka_time: TimeText::new(),
+            covered: None,
             num_by_kafka_time: 0,
         }
     }
@@ -94,16 +97,18 @@ impl Intake {
         now: Instant,
         wall: EpochMillis,
     ) -> Taken {
+        self.covered = None;
         let Some(value) = record.value else { return Taken::Null };
         let kafka_time = record.timestamp_ms.unwrap_or(wall);
         let document = match self.parser.parse(value) {
             Ok(document) => document,
             Err(error) => {
-                decode::identify(record, None, &mut self.id);
+                self.covered = decode::identify(record, None, &mut self.id).covered();
                 return rejected(decode::not_json(&error), &self.id, None);
             }
         };
         let origin = decode::identify(record, Some(document), &mut self.id);
+        self.covered = origin.covered();
         if let Err(reject) = decode::check_object(document) {
             return rejected(reject, &self.id, None);
         }

@@ -174,7 +174,8 @@ impl Flow {
             };
             self.membership.committer.assigned(name.clone(), committed);
             self.partitions.remove(&name);
-            self.partitions.add(name, rule, committed, queue);
+            self.partitions.add(name.clone(), rule, committed, queue);
+            self.ask_rows_of_others(&name);
         }
         if num > 0 {
             tracing::info!(num, "partitions assigned");
@@ -228,7 +229,7 @@ impl Flow {
         }
     }
 
-    /// Commits finished prefixes if it is time, or at once if `urgent`.
+    /// Publishes and commits finished prefixes if it is time, or at once if `urgent`.
     pub(super) fn commit(&mut self, now: Instant, urgent: bool) {
         while let Some(answer) = self.commits.answer() {
             let Answer::Commit { offsets, result } = answer else { continue };
@@ -240,9 +241,9 @@ impl Flow {
             }
             self.membership.committer.settle(&offsets, result.is_ok());
         }
-        let partitions = self.partitions.iter();
-        let finished = partitions.filter_map(|p| p.ledger.committable().map(|offset| (p.name(), offset)));
-        if let Some(offsets) = self.membership.committer.next(now, urgent, finished) {
+        let is_news = self.publish(now, urgent);
+        let finished = self.partitions.iter().filter_map(|p| p.published.map(|offset| (p.name(), offset)));
+        if let Some(offsets) = self.membership.committer.next(now, urgent || is_news, finished) {
             self.commits.ask(Question::Commit(offsets.clone()));
         }
     }

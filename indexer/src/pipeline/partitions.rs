@@ -4,8 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use millrace_common::ledger::indexed::IndexedKey;
+
 use crate::bulk::batch::Owner;
-use crate::commit::ledger::{Ledger, Sequence};
+use crate::commit::ledger::{Covered, Ending, Ledger, Sequence};
+use crate::commit::rows::Rows;
 use crate::consume::{PartitionQueue, TopicPartition};
 
 /// A copy of a record that waits for the plan of its index.
@@ -29,6 +32,12 @@ pub struct Partition {
     /// Taken out while it is read, and for good when the partition is revoked.
     pub queue: Option<PartitionQueue>,
     pub ledger: Ledger,
+    /// What its finished prefix holds.
+    pub rows: Rows,
+    /// The offset after that part of the finished prefix which the ledger's topic knows of.
+    pub published: Option<i64>,
+    /// Keys of writers that left, folded into `rows`.
+    pub folded: Vec<IndexedKey>,
     /// Bytes taken and unfinished.
     pub unfinished_bytes: u64,
     /// Stops the partition until its plan is there.
@@ -83,6 +92,9 @@ impl Partitions {
             rule,
             queue: Some(queue),
             ledger: Ledger::new(),
+            rows: Rows::default(),
+            published: None,
+            folded: Vec::new(),
             unfinished_bytes: 0,
             waiting: None,
             expected,
@@ -149,12 +161,20 @@ impl Partitions {
         }
     }
 
+    /// Notes which bytes an unfinished record stands for.
+    pub fn cover(&mut self, owner: Owner, sequence: Sequence, covered: Option<Covered>) {
+        if let (Some(partition), Some(covered)) = (self.of(owner), covered) {
+            partition.ledger.cover(sequence, covered);
+        }
+    }
+
     /// Notes a record as finished and its bytes as gone. Items of an earlier assignment only give their bytes back.
-    pub fn finish(&mut self, owner: Owner, sequence: Sequence, size: u64) {
+    pub fn finish(&mut self, owner: Owner, sequence: Sequence, size: u64, ending: Ending) {
         self.unfinished_bytes -= size;
         if let Some(partition) = self.of(owner) {
             partition.unfinished_bytes -= size;
-            partition.ledger.finish(sequence);
+            let rows = &mut partition.rows;
+            partition.ledger.finish(sequence, ending, |covered, ending| rows.add(covered, ending));
         }
     }
 
@@ -164,6 +184,7 @@ impl Partitions {
         let partition = self.of(owner)?;
         partition.owner.epoch = epoch;
         partition.ledger = Ledger::new();
+        partition.published = None;
         partition.unfinished_bytes = 0;
         partition.expected = None;
         partition.gaps.clear();

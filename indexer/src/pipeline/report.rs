@@ -83,6 +83,9 @@ impl Flow {
         if let Some((name, words)) = troubled.next() {
             blocked.push(("index_held", format!("`{name}`: {words}")));
         }
+        if let Some(words) = self.publishing.as_ref().and_then(|publishing| publishing.trouble(now)) {
+            blocked.push(("ledger", words));
+        }
         if let Some(words) = self.letters.trouble() {
             blocked.push(("dead_letter_topic", words.to_owned()));
         }

@@ -7,6 +7,7 @@ use crate::bulk::batch::{Batch, Item};
 use crate::bulk::client::SendError;
 use crate::bulk::response::{Class, Failure, ItemError, Refusal, Reply};
 use crate::bulk::service::{BulkError, BulkOutcome};
+use crate::commit::ledger::Ending;
 use crate::dead_letter::Letter;
 use crate::reject::Reason;
 
@@ -116,7 +117,8 @@ impl Flow {
 
     fn settle_items(&mut self, mut batch: Batch, reply: Reply, retry_after: Option<Duration>, now: Instant) {
         self.meters.created.increment(reply.num_created);
-        self.meters.duplicate.increment(reply.num_duplicates);
+        self.meters.duplicate.increment(reply.duplicates.len() as u64);
+        let mut duplicates = reply.duplicates.iter().peekable();
         let mut failed = reply.failures.iter().map(|failure| failure.item).peekable();
         let mut last_target = u32::MAX;
         for (at, item) in batch.items.iter().enumerate() {
@@ -128,7 +130,9 @@ impl Flow {
                 self.intake.targets.get_mut(item.target).took_document();
             }
             self.parked_bytes -= item.parked_size();
-            self.partitions.finish(item.owner, item.sequence, item.size());
+            let is_duplicate = duplicates.next_if_eq(&&at).is_some();
+            let ending = if is_duplicate { Ending::Duplicate } else { Ending::Indexed };
+            self.partitions.finish(item.owner, item.sequence, item.size(), ending);
         }
         if reply.failures.is_empty() {
             return;
@@ -210,7 +214,7 @@ impl Flow {
         });
         let Some((topic, partition, offset)) = place else {
             // Another member has the partition by now, reads the record again and decides.
-            self.partitions.finish(item.owner, item.sequence, item.size());
+            self.partitions.finish(item.owner, item.sequence, item.size(), Ending::DeadLettered);
             return;
         };
         let letter = Letter {

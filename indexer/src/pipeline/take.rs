@@ -9,7 +9,7 @@ use super::flow::{Flow, wall_clock};
 use super::intake::Taken;
 use super::partitions::WaitingRecord;
 use crate::bulk::batch::{Owner, Record};
-use crate::commit::ledger::Sequence;
+use crate::commit::ledger::{Ending, Sequence};
 use crate::consume::{PartitionQueue, header};
 use crate::dead_letter::Letter;
 use crate::decode::{ID_HEADER, Incoming};
@@ -142,7 +142,11 @@ impl Flow {
         if self.intake.builder.would_overflow(value.map_or(0, <[u8]>::len)) {
             self.cut();
         }
-        match self.intake.take(&incoming, rule, owner, sequence, now, wall) {
+        let taken = self.intake.take(&incoming, rule, owner, sequence, now, wall);
+        if self.publishing.is_some() {
+            self.partitions.cover(owner, sequence, self.intake.covered);
+        }
+        match taken {
             Taken::Batched { size } => {
                 self.partitions.begin_bytes(owner, size);
                 if self.intake.builder.is_full() {
@@ -152,12 +156,12 @@ impl Flow {
             }
             Taken::Null => {
                 self.meters.skipped_null.increment(1);
-                self.partitions.finish(owner, sequence, 0);
+                self.partitions.finish(owner, sequence, 0, Ending::Skipped);
                 true
             }
             Taken::Expired => {
                 self.meters.skipped_expired.increment(1);
-                self.partitions.finish(owner, sequence, 0);
+                self.partitions.finish(owner, sequence, 0, Ending::Skipped);
                 true
             }
             Taken::Rejected { reject, id, target } => {

@@ -48,6 +48,15 @@ pub enum PatternError {
 }
 
 impl Pattern {
+    /// All names that it can give, with `*` as Elasticsearch reads it.
+    pub fn wildcard(&self) -> String {
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Field(_) | Part::Time(..) => "*".to_owned(),
+        };
+        self.parts.iter().map(part).collect()
+    }
+
     /// Compiles a pattern. Fields stand in braces; a field with `:` and a `strftime` format is a time.
     pub fn compile(text: &str) -> Result<Self, PatternError> {
         let mut parts = Vec::new();

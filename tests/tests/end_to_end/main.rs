@@ -5,6 +5,7 @@
 mod agreement;
 mod differential;
 mod harness;
+mod indexer_audit;
 mod indexer_bulk;
 mod indexer_classes;
 mod indexer_consume;
@@ -13,6 +14,7 @@ mod indexer_mapping;
 mod indexer_rows;
 mod indexer_security;
 mod indexer_templates;
+mod ledger_rig;
 mod pipeline;
 mod public_scenarios;
 mod shipper;

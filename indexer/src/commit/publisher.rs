@@ -1,0 +1,156 @@
+//! Writing rows to the ledger's topic. Idempotent, so that a row sent again by the client never follows a newer one.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an edge module: the channel is bounded by the number of rows of one round"
+)]
+
+use std::sync::{Arc, mpsc};
+
+use millrace_common::kafka::{self, Log, OptionFault};
+use millrace_common::ledger::indexed::{IndexedKey, IndexedRow};
+use millrace_common::ledger::{INDEXED, encode};
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
+
+use crate::config::Kafka;
+use crate::dead_letter::producer_options;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("Kafka options are not usable: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Options(Vec<OptionFault>),
+    #[error("cannot set up the producer of the ledger: {0}")]
+    Client(#[from] KafkaError),
+}
+
+/// A row that the topic has, or has refused.
+#[derive(Debug)]
+pub struct Published {
+    /// As given to [`Publisher::send`].
+    pub token: usize,
+    pub result: Result<(), KafkaError>,
+}
+
+/// Of removals, whose outcome nobody waits for: what is not removed now is folded once more by the next owner.
+const NO_TOKEN: usize = 0;
+
+struct Context {
+    log: Log,
+    published: mpsc::Sender<Published>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.log.write(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.log.error(&error, reason);
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, token: usize) {
+        if token == NO_TOKEN {
+            return;
+        }
+        let result = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
+        // The owner hangs up only when it is done with everything.
+        let _ = self.published.send(Published { token, result });
+        (self.wake)();
+    }
+}
+
+pub struct Publisher {
+    config: ClientConfig,
+    producer: ThreadedProducer<Context>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+    published: mpsc::Receiver<Published>,
+}
+
+impl Publisher {
+    /// `wake` is called after each acknowledgement or refusal.
+    ///
+    /// # Errors
+    /// The settings are not those of a producer.
+    pub fn new(settings: &Kafka, wake: impl Fn() + Send + Sync + 'static) -> Result<Self, PublishError> {
+        let mut config = kafka::producer("indexer-ledger", &settings.brokers, &producer_options(&settings.options))
+            .map_err(PublishError::Options)?;
+        // How large a row may be is for the topic to say, once it is compressed.
+        kafka::set_default(&mut config, "message.max.bytes", "16000000");
+        // All rows of a round, of which there is one for each source that changed.
+        kafka::set_default(&mut config, "queue.buffering.max.messages", "1000000");
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
+        let (producer, published) = client(&config, &wake)?;
+        Ok(Self { config, producer, wake, published })
+    }
+
+    /// Sends a row. `token` must not be 0.
+    ///
+    /// # Errors
+    /// It cannot be taken now.
+    pub fn send(&self, key: &IndexedKey, row: &IndexedRow, token: usize) -> Result<(), KafkaError> {
+        let (key, value) = (encode(key), encode(row));
+        let record = BaseRecord::with_opaque_to(INDEXED, token).key(&key).payload(&value);
+        self.producer.send(record).map_err(|(error, _)| error)
+    }
+
+    /// Removes a row. Tried once.
+    pub fn remove(&self, key: &IndexedKey) {
+        let key = encode(key);
+        let record: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(INDEXED, NO_TOKEN).key(&key);
+        if let Err((error, _)) = self.producer.send(record) {
+            tracing::debug!(%error, "a row of the ledger is not removed");
+        }
+    }
+
+    pub fn published(&self) -> Option<Published> {
+        self.published.try_recv().ok()
+    }
+
+    /// Begins anew with another client if this one can do nothing any more; what was on its way gets no outcome then. `false`
+    /// if there is no need.
+    pub fn revive(&mut self) -> bool {
+        let Some((_, reason)) = self.producer.client().fatal_error() else { return false };
+        tracing::warn!(reason, "the ledger's producer cannot go on: beginning with a new one");
+        match client(&self.config, &self.wake) {
+            Ok((producer, published)) => {
+                self.published = published;
+                give_up(std::mem::replace(&mut self.producer, producer));
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot make a producer");
+                false
+            }
+        }
+    }
+
+    /// Gives up what is still on its way. The process is about to end.
+    pub fn close(self) {
+        give_up(self.producer);
+    }
+}
+
+fn give_up(producer: ThreadedProducer<Context>) {
+    producer.purge(PurgeConfig::default().queue().inflight());
+    // Dropping a producer waits for brokers that may never answer.
+    std::mem::forget(producer);
+}
+
+fn client(
+    config: &ClientConfig,
+    wake: &Arc<dyn Fn() + Send + Sync>,
+) -> Result<(ThreadedProducer<Context>, mpsc::Receiver<Published>), KafkaError> {
+    let (sender, published) = mpsc::channel();
+    let context = Context { log: Log::new(), published: sender, wake: Arc::clone(wake) };
+    Ok((config.create_with_context(context)?, published))
+}
