@@ -8,6 +8,7 @@ use millrace_common::telemetry::admin;
 use millrace_common::telemetry::gauges::Gauges;
 use serde_json::{Value, json};
 
+use crate::watch::history::History;
 use crate::watch::judge::State;
 use crate::watch::reading::Shared;
 use crate::watch::report;
@@ -80,6 +81,12 @@ impl Health {
         let now_ms = shared.now_ms();
         let view = shared.view();
         report::pipeline(&view, &view.judge(now_ms))
+    }
+
+    /// What `/history` answers.
+    pub fn history(&self) -> Value {
+        let report = |shared: &Arc<Shared>| shared.history().report();
+        self.watched.as_ref().map_or_else(|| History::default().report(), report)
     }
 
     fn picture(&self) -> MutexGuard<'_, Picture> {

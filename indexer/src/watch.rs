@@ -9,6 +9,7 @@
 //! `view` and `judge` are pure: time is an argument, in milliseconds on the reader's own clock, which is never compared with
 //! that of another machine.
 
+pub mod history;
 pub mod judge;
 pub mod reading;
 pub mod report;

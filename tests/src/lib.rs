@@ -25,6 +25,7 @@ pub mod servers;
 pub mod stack;
 pub mod topic_rig;
 pub mod bench;
+pub mod browser;
 pub mod certificates;
 pub mod storm;
 pub mod demo;

@@ -83,6 +83,9 @@ pub struct Heartbeat {
     /// When the process started.
     pub started_ms: i64,
     pub state: HostState,
+    /// The topics that its records go to: whose pipelines it belongs to. Empty if the writer does not say.
+    #[serde(default)]
+    pub topics: Vec<String>,
     pub num_sources: u64,
     pub unread_bytes: u64,
     /// Why records do not flow, if they do not.

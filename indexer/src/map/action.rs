@@ -146,6 +146,11 @@ impl Actions {
         Self { details: Some(Vec::new()), ..Self::default() }
     }
 
+    /// From now on details are kept, or not any more.
+    pub fn set_detailed(&mut self, is_detailed: bool) {
+        self.details = is_detailed.then(Vec::new);
+    }
+
     pub fn count(&self, kind: ActionKind) -> u64 {
         self.counts[kind as usize]
     }

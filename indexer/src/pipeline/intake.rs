@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use millrace_common::json::Parser;
 
+use super::field_tally::FieldTally;
 use super::targets::Targets;
 use crate::bulk::batch::{Batch, Builder, Item, Keep, Limits, Owner, Settles};
 use crate::commit::ledger::{Covered, Sequence};
@@ -19,6 +20,7 @@ pub struct Intake {
     pub builder: Builder,
     pub targets: Targets,
     pub actions: Actions,
+    pub fields: FieldTally,
     rules: Vec<Routing>,
     parser: Parser,
     id: Vec<u8>,
@@ -78,6 +80,7 @@ impl Intake {
             builder: Builder::new(limits),
             targets: Targets::default(),
             actions: Actions::default(),
+            fields: FieldTally::default(),
             rules: rules.iter().map(routing).collect(),
             parser: Parser::default(),
             id: Vec::with_capacity(64),
@@ -135,7 +138,16 @@ impl Intake {
         let keeps_ids = routing.keeps_ids;
         let draft = self.builder.begin(&name, keeps_ids.then_some(&self.id[..]));
         let input = Input { document, timestamp: Some(self.kafka_time.write(kafka_time)) };
-        let is_verbatim = match write(&mut self.builder, plan, state, input, &mut self.actions) {
+        let is_sampled = self.fields.is_due();
+        if is_sampled {
+            self.actions.set_detailed(true);
+        }
+        let written = write(&mut self.builder, plan, state, input, &mut self.actions);
+        if is_sampled {
+            self.fields.take(self.actions.details());
+            self.actions.set_detailed(false);
+        }
+        let is_verbatim = match written {
             Ok(is_verbatim) => is_verbatim,
             Err(reject) => {
                 self.builder.give_up(draft);

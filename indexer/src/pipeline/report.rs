@@ -50,6 +50,8 @@ impl Flow {
             "unfinished_bytes": self.partitions.unfinished_bytes,
             "parked_bytes": self.parked_bytes,
             "group": self.kafka.group,
+            "dead_letters": self.num_letters,
+            "fields": self.intake.fields.report(),
         });
         let picture = Picture { partitions: partitions.collect(), blocked: self.blocked(now), details };
         self.health.show(picture);

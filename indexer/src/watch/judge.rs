@@ -111,8 +111,7 @@ impl View {
             Some(synced) if now_ms - synced > STALE_MS => Some("the ledger cannot be read"),
             Some(_) => None,
         };
-        let mut hosts: Vec<HostVerdict> =
-            self.hosts.iter().map(|(id, host)| self.judge_host(id, host, as_of)).collect();
+        let mut hosts: Vec<HostVerdict> = self.own_hosts().map(|(id, host)| self.judge_host(id, host, as_of)).collect();
         let mut sources = Vec::with_capacity(self.sources.len());
         for ((id, source), facts) in &self.sources {
             let at = hosts.binary_search_by(|host| host.id.cmp(id));
@@ -129,6 +128,17 @@ impl View {
         }
         self.add_absent(&mut hosts);
         Verdicts { unknown, hosts, sources }
+    }
+
+    /// Other pipelines have their hosts in the same topic.
+    fn own_hosts(&self) -> impl Iterator<Item = (&Arc<str>, &Host)> {
+        self.hosts.iter().filter(|(id, host)| {
+            let topics = host.heartbeat.as_ref().map_or(&[][..], |heartbeat| &heartbeat.topics);
+            topics.is_empty()
+                || topics.iter().any(|topic| self.reads(topic))
+                || self.source_keys(id).next().is_some()
+                || self.expect.iter().any(|expected| *expected.host == ***id || expected.host == host.name)
+        })
     }
 
     fn add_absent(&self, hosts: &mut Vec<HostVerdict>) {

@@ -15,6 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use super::history::History;
 use super::view::{ClockMs, Ends, View};
 use crate::config::Kafka;
 use crate::consume::Context;
@@ -43,13 +44,14 @@ pub enum WatchError {
 pub struct Shared {
     started: Instant,
     view: Mutex<View>,
+    history: Mutex<History>,
     /// Why the ledger cannot be used, while it cannot.
     trouble: Mutex<Option<String>>,
 }
 
 impl Shared {
     pub fn new(view: View) -> Self {
-        Self { started: Instant::now(), view: Mutex::new(view), trouble: Mutex::new(None) }
+        Self { started: Instant::now(), view: Mutex::new(view), history: Mutex::default(), trouble: Mutex::new(None) }
     }
 
     pub fn now_ms(&self) -> ClockMs {
@@ -59,6 +61,16 @@ impl Shared {
     /// Facts are taken one by one, each whole, so a panic elsewhere does not spoil the view.
     pub fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what came since the last look to the history.
+    pub(super) fn note_history(&self) {
+        let now_ms = self.now_ms();
+        self.history().look(&self.view(), now_ms);
+    }
+
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn trouble(&self) -> Option<String> {

@@ -56,6 +56,7 @@ fn heartbeat() -> Heartbeat {
         at_ms: 0,
         started_ms: 0,
         state: HostState::Running,
+        topics: vec!["logs".into()],
         num_sources: 1,
         unread_bytes: 0,
         blocked: Vec::new(),
@@ -461,4 +462,19 @@ fn the_status_is_bounded_and_the_worst_come_first() {
     assert_eq!((&status["sources"][0]["state"], &status["left_out"]["sources"]), (&"GAP".into(), &500.into()));
     assert_eq!((&status["states"]["GAP"], &status["states"]["OKAY"]), (&1.into(), &1_499.into()));
     assert_eq!(status["hosts"][0]["acknowledged_bytes"], 100);
+}
+
+#[test]
+fn hosts_of_other_pipelines_are_not_ours_unless_expected() {
+    let mut rig = Rig::new();
+    rig.beat(&Heartbeat { topics: vec!["others".into()], ..heartbeat() });
+    rig.round();
+    assert!(rig.verdicts().hosts.is_empty());
+    rig.beat(&Heartbeat { topics: Vec::new(), ..heartbeat() });
+    rig.round();
+    assert_eq!(rig.verdicts().hosts.len(), 1, "an older version does not say");
+    rig.beat(&Heartbeat { topics: vec!["others".into()], ..heartbeat() });
+    rig.view.expect = vec![Expect { host: "web-1".into(), interval: None }];
+    rig.round();
+    assert_eq!(rig.verdicts().hosts.len(), 1);
 }

@@ -101,6 +101,7 @@ impl<W: Fn()> Thread<W> {
             let num_open = self.open.len();
             match reading.round(&self.shared, &self.kafka.topics) {
                 Ok(()) => {
+                    self.shared.note_history();
                     if self.answer(num_open).is_err() {
                         return;
                     }

@@ -116,6 +116,11 @@ impl View {
         }
     }
 
+    /// Whether records of this topic are ours.
+    pub fn reads(&self, topic: &str) -> bool {
+        self.topics.iter().any(|own| own == topic)
+    }
+
     /// The sources of a host.
     pub fn source_keys(&self, host: &Arc<str>) -> impl Iterator<Item = SourceId> {
         let first = (Arc::clone(host), SourceId::from_u64(0));

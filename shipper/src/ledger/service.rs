@@ -27,8 +27,8 @@ pub struct Settings {
     /// `None`: nothing is said, only this machine's metrics tell what stands still.
     pub client: Option<ClientConfig>,
     pub log: Arc<Log>,
-    /// A topic of records: the ledger's gets as many replicas.
-    pub like: String,
+    /// Those of records; the ledger's gets as many replicas as the first.
+    pub topics: Vec<String>,
     pub host_id: String,
     pub host_name: String,
     pub heartbeat: Duration,
@@ -188,7 +188,8 @@ impl Service {
     fn open(&self) -> Result<Sender, String> {
         let Some(client) = &self.settings.client else { return Err("the ledger is off".to_owned()) };
         let told = |error: TopicError| format!("{:#}", anyhow::Error::from(error));
-        topics::create_missing(client, &[SOURCES], &self.settings.like).map_err(told)?;
+        topics::create_missing(client, &[SOURCES], self.settings.topics.first().map_or("", String::as_str))
+            .map_err(told)?;
         let told = |error: StartError| format!("{:#}", anyhow::Error::from(error));
         let broker = KafkaBroker::new(client.clone(), &[SOURCES.to_owned()], Arc::clone(&self.settings.log));
         Ok(Sender::new(broker.map_err(told)?, self.settings.host_id.clone()))
@@ -286,6 +287,7 @@ impl Service {
             at_ms: now.wall_ms,
             started_ms: self.started_ms,
             state,
+            topics: self.settings.topics.clone(),
             num_sources: whole.num_sources,
             unread_bytes: whole.unread_bytes,
             blocked,

@@ -51,7 +51,7 @@ pub(super) fn ledger_settings(
     Ok(service::Settings {
         client: (config.ledger == Ledger::On).then(|| client(config)).transpose()?,
         log: Arc::clone(log),
-        like: config.topics.first().cloned().unwrap_or_default(),
+        topics: config.topics.clone(),
         host_id: host_id.to_owned(),
         host_name: host_name.to_owned(),
         heartbeat: config.heartbeat,

@@ -154,6 +154,7 @@ impl LedgerRig {
             at_ms: 0,
             started_ms: 0,
             state,
+            topics: vec![self.name.clone()],
             num_sources: 1,
             unread_bytes: 0,
             blocked: Vec::new(),

@@ -15,6 +15,7 @@ mod indexer_rows;
 mod indexer_security;
 mod indexer_templates;
 mod ledger_rig;
+mod page;
 mod pipeline;
 mod public_scenarios;
 mod shipper;

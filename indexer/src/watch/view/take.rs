@@ -62,7 +62,7 @@ impl View {
                     return Some(());
                 };
                 let row: SourceRow = decode(value).ok()?;
-                if self.topics.contains(&row.topic) {
+                if self.reads(&row.topic) {
                     self.take_row(key, row, arrival);
                 }
             }
