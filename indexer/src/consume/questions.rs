@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use millrace_common::kafka::cut_off::Suspicion;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
@@ -55,6 +56,8 @@ pub enum Answer {
     /// Partitions about which the broker said nothing are left out.
     Ends(Vec<(Owner, Range<i64>)>),
     Missing(Result<Vec<String>, KafkaError>),
+    /// The consumer lost its brokers for good, while they answer others.
+    CutOff,
 }
 
 impl Answer {
@@ -66,6 +69,7 @@ impl Answer {
             Self::Commit { result, .. } => result.is_ok(),
             Self::Ends(ends) => !ends.is_empty(),
             Self::Missing(missing) => missing.is_ok(),
+            Self::CutOff => false,
         }
     }
 }
@@ -83,8 +87,21 @@ impl Questions {
         let (questions, asked) = mpsc::channel();
         let (sender, answers) = mpsc::channel();
         thread::Builder::new().name(name.into()).spawn(move || {
+            let mut suspicion = Suspicion::default();
             while let Ok(question) = asked.recv() {
-                if sender.send(answer(&source, question)).is_err() {
+                let topic = match &question {
+                    Question::Missing(topics) => topics.first().cloned(),
+                    _ => None,
+                };
+                let answer = answer(&source, question);
+                let has_answered = answer.is_from_broker();
+                // Without a topic there is nothing to compare, and nothing may be asked at all.
+                let is_suspicious = (has_answered || topic.is_some()) && suspicion.note(has_answered, Instant::now());
+                if sender.send(answer).is_err() {
+                    return;
+                }
+                let is_cut_off = is_suspicious && topic.is_some_and(|topic| source.is_cut_off(&topic));
+                if is_cut_off && sender.send(Answer::CutOff).is_err() {
                     return;
                 }
                 wake();

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use millrace_common::kafka::{self, Log, OptionFault};
+use millrace_common::kafka::{self, Log, OptionFault, cut_off};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer;
@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::config::Kafka;
 
@@ -97,6 +97,8 @@ fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
 #[derive(Clone)]
 pub struct Source {
     consumer: Arc<BaseConsumer<Context>>,
+    /// Its settings, for another client to compare it with.
+    config: Arc<ClientConfig>,
 }
 
 impl Source {
@@ -131,7 +133,14 @@ impl Source {
         consumer.set_nonempty_callback(wake);
         let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics)?;
-        Ok(Self { consumer: Arc::new(consumer) })
+        Ok(Self { consumer: Arc::new(consumer), config: Arc::new(config) })
+    }
+
+    /// Whether a new client hears of `topic` and this one does not. Takes its time; the last question gets more of it than
+    /// the new client took, since a slow broker cuts nobody off.
+    pub fn is_cut_off(&self, topic: &str) -> bool {
+        const PATIENCE: Duration = Duration::from_secs(15);
+        cut_off::is_reachable_anew(&self.config, topic) && self.consumer.fetch_metadata(Some(topic), PATIENCE).is_err()
     }
 
     /// Serves one event. A message comes this way only if it was fetched before its partition had a queue of its own.

@@ -73,6 +73,7 @@ impl Flow {
                     self.missing_topics = missing;
                 }
                 Answer::Commit { .. } => {}
+                Answer::CutOff => self.is_cut_off = true,
                 Answer::Missing(Err(error)) => tracing::debug!(%error, "cannot ask for the topics"),
             }
         }

@@ -87,6 +87,8 @@ pub struct Flow {
     /// Topics that are not there.
     pub(super) missing_topics: Vec<String>,
     is_draining: bool,
+    /// The consumer lost its brokers for good.
+    pub(super) is_cut_off: bool,
     last_picture: Instant,
     last_ends: Instant,
 }
@@ -123,6 +125,7 @@ impl Flow {
             }),
             missing_topics: Vec::new(),
             is_draining: false,
+            is_cut_off: false,
             last_picture: now,
             last_ends: now - ENDS_INTERVAL,
         }
@@ -133,8 +136,13 @@ impl Flow {
         let mut deadline = None;
         loop {
             let now = Instant::now();
-            if signals.is_draining() && deadline.is_none() {
-                tracing::info!("stopping: what is on its way is finished first");
+            if (signals.is_draining() || self.is_cut_off) && deadline.is_none() {
+                match self.is_cut_off {
+                    true => tracing::error!(
+                        "the consumer lost all its brokers, which answer others: stopping, since only a new client helps"
+                    ),
+                    false => tracing::info!("stopping: what is on its way is finished first"),
+                }
                 deadline = Some(now + self.shutdown_deadline);
                 self.is_draining = true;
                 self.abandon_waiting();
