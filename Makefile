@@ -23,6 +23,7 @@ demo: bootstrap servers ## Shows the whole way from files to Elasticsearch on th
 
 # Most of a test is waiting for servers, so more run at a time than there are cores.
 test: check servers ## Checks, then tests the programs end to end on a real Kafka and a real Elasticsearch
+	@TESTS=1 scripts/bootstrap
 	$(CARGO) build $(ALL) --bins
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} $(CARGO) test $(ALL) --test end_to_end
 

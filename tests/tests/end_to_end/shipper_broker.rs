@@ -458,9 +458,9 @@ fn closed_port(name: &str, time: Duration) -> Result<()> {
     }
     let cpu = shipper.cpu_time().context("it runs")? - cpu;
     assert!(cpu < closed.elapsed() / 20, "{cpu:?} of CPU in {:?}", closed.elapsed());
-    // 30 lines in two minutes.
+    // Both clients say once that they are alone. 30 lines in two minutes.
     let logged = (shipper.log().lines().count() - logged) as u64;
-    assert!(logged <= 3 + time.as_secs() / 4, "{logged} lines:\n{}", shipper.log_tail());
+    assert!(logged <= 6 + time.as_secs() / 5, "{logged} lines:\n{}", shipper.log_tail());
     broker.set(Mode::Pass)?;
     rig.wait_until_whole(Duration::from_secs(15))?;
     shipper.stop()?;
