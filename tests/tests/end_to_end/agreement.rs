@@ -70,6 +70,7 @@ pub fn decisions(url: &str, num_pairs: usize) -> Result<()> {
             let parsed = parser.parse(document.as_bytes())?;
             let mut out = Vec::new();
             let input = Input { document: parsed, timestamp: None };
+            let before = state.clone();
             let text = match plan.apply(input, &mut state, &mut out, &mut Actions::default()) {
                 Verdict::Unchanged => parsed.raw().to_owned(),
                 Verdict::Rewritten => String::from_utf8(out)?,
@@ -77,7 +78,8 @@ pub fn decisions(url: &str, num_pairs: usize) -> Result<()> {
             };
             let mut parser = Parser::default();
             if let Outcome::Unsure { .. } = plan.predict(parser.parse(text.as_bytes())?).outcome {
-                // It might create what the state does not know.
+                // It might create what the state does not know. Not sent, it creates nothing.
+                state = before;
                 num_unsure += 1;
                 continue;
             }

@@ -178,7 +178,9 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         member: Member<'_, 'p, 't>,
     ) -> Option<Arc<Created>> {
         let path = way.path();
-        if let Some(created) = self.pending.and_then(|pending| pending.get(&path)) {
+        // Objects are looked up among the mapped fields only: a runtime field does not stand in their way.
+        let pending = self.pending.and_then(|pending| pending.get(&path)).filter(|created| !created.is_runtime);
+        if let Some(created) = pending {
             return Some(Arc::clone(created));
         }
         let detector = Detector { model: self.model, dynamic: place.dynamic };
