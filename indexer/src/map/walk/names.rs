@@ -84,7 +84,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                     && field.ignore_malformed
                     && self.model.server.reads_into_dates
                 {
-                    // What is read next is not known; in the end it is always refused.
+                    // Elasticsearch reads on inside the object; what comes of that is not known.
                     self.note_member(What::Unsure, way, member);
                 }
                 let what = What::Misfit { misfit: Misfit::ObjectForValue, type_name: field.type_name.clone() };
