@@ -19,24 +19,26 @@ pub(super) fn judge<'m>(model: &'m Model, field: &'m Field, value: Value<'_, '_>
     let mut worst = Judged { fit: Fit::Fits, field };
     if value.kind() == Kind::Array {
         for element in value.elements() {
-            worst = worse(worst, judge(model, field, element, held));
+            worst = worse(worst, judge(model, field, element, held), model.server);
         }
         return worst;
     }
     worst.fit = one(field, value, model, held);
     for &id in &field.subfields {
-        worst = worse(worst, judge(model, model.field(id), value, held));
+        worst = worse(worst, judge(model, model.field(id), value, held), model.server);
     }
     worst
 }
 
-fn worse<'m>(a: Judged<'m>, b: Judged<'m>) -> Judged<'m> {
+fn worse<'m>(a: Judged<'m>, b: Judged<'m>, server: Behaviour) -> Judged<'m> {
     let rank = |fit| match fit {
         Fit::Fits => 0,
         Fit::Ignored => 1,
         Fit::Unsure => 2,
         Fit::Implausible(_) => 3,
-        Fit::Refused(_) => 4,
+        // Noticed when all fields have read the value.
+        Fit::Refused(Misfit::ImmenseTerm) if server.has_old_parser => 4,
+        Fit::Refused(_) => 5,
     };
     if rank(b.fit) > rank(a.fit) { b } else { a }
 }

@@ -151,3 +151,13 @@ fn the_old_parser_merges_new_fields_by_name() {
     let document = r#"{"i":[1e-400,"2020-01-01"],"j":{"\t":{}}}"#;
     check(OPENSEARCH, &mappings, &[(document, "i would be both float and date in one document")]);
 }
+
+#[test]
+fn the_old_parser_notices_an_immense_term_after_the_other_fields_of_the_value() {
+    let mappings = json!({"properties": {"a": {"type": "keyword", "fields": {"x": {"type": "ip"}}}}});
+    let document = format!(r#"{{"a":"{}"}}"#, "y".repeat(40_003));
+    for (server, field) in [(SEVEN, "a.x of type ip"), (OPENSEARCH, "a.x of type ip"), (EIGHT, "a of type keyword")] {
+        let got = predict(server, &mappings, &json!({}), &document);
+        assert!(got.starts_with(field), "{got}");
+    }
+}
