@@ -87,7 +87,12 @@ fn scalar(field: &Field, value: Value<'_, '_>, server: Behaviour, held: &mut Hel
     match &field.kind {
         FieldKind::Number { number, coerce } => number::check(value, *number, *coerce, server, held),
         FieldKind::Boolean { is_stored_anyhow } if *is_stored_anyhow => check::boolean(value),
-        FieldKind::Date { formats, is_nanos } => formats.check(value, *is_nanos),
+        FieldKind::Date { formats, is_nanos } => {
+            if server.dates_look_at_numbers {
+                *held = number::looked_at(value, server).or(*held);
+            }
+            formats.check(value, *is_nanos)
+        }
         FieldKind::Ip => check::ip(value),
         FieldKind::Keyword { ignore_above, has_terms: true, has_normalizer } => {
             // Escapes only shrink when decoded, so that the raw length settles nearly every case.

@@ -161,3 +161,15 @@ fn the_old_parser_notices_an_immense_term_after_the_other_fields_of_the_value() 
         assert!(got.starts_with(field), "{got}");
     }
 }
+
+#[test]
+fn a_date_of_elasticsearch_9_leaves_its_number_in_the_parser() {
+    let mappings = json!({"properties": {
+        "f": {"type": "date_nanos", "ignore_malformed": true}, "h": {"type": "long", "coerce": false}
+    }});
+    let document = r#"{"f":-9223372036854775809,"h":9223372036854775807}"#;
+    let held =
+        "h of type long gets a number of an earlier field, which Elasticsearch's parser holds: 9223372036854775807";
+    check(NINE, &mappings, &[(document, held)]);
+    check(EIGHT, &mappings, &[(document, "accepted")]);
+}
