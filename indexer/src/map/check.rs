@@ -44,6 +44,8 @@ pub(super) enum Misfit {
     CopyOfObject,
     ScriptedField,
     DotsIntoNested,
+    NestedInFlat,
+    HeldNumber,
 }
 
 impl Misfit {
@@ -64,6 +66,8 @@ impl Misfit {
             Self::TooDeep => "is nested deeper than `depth_limit`",
             Self::WriteToAlias => "is written to a field alias",
             Self::CopyOfObject => "is an object in a field with `copy_to`",
+            Self::NestedInFlat => "is an object that a template makes nested where `subobjects` is off",
+            Self::HeldNumber => "gets a number of an earlier field, which Elasticsearch's parser holds",
             Self::DotsIntoNested => "is reached with dots through a nested object",
             Self::ScriptedField => "is written to a field with a script",
         }

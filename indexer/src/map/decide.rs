@@ -129,7 +129,9 @@ impl<'r> Decider<'_, 'r> {
                 _ => Err(reject(RejectReason::UnmappedField, finding)),
             },
             What::New(new) => self.new_field(finding, new, created),
-            What::Misfit { misfit, .. } | What::Implausible { misfit, .. } => self.conflict(finding, reason(*misfit)),
+            What::Misfit { misfit, .. } | What::MetAgain { misfit, .. } | What::Implausible { misfit, .. } => {
+                self.conflict(finding, reason(*misfit))
+            }
             What::Disagreement { .. } | What::Orphan => self.conflict(finding, RejectReason::TypeConflict),
             What::BadName | What::BadPlace => self.unnameable(finding, RejectReason::FieldName),
             What::TooDeep => self.unnameable(finding, RejectReason::Depth),
@@ -212,7 +214,11 @@ fn is_same_or_below(path: &str, parent: &str) -> bool {
 fn rank(what: &What) -> u8 {
     match what {
         What::Duplicate => 0,
-        What::Misfit { .. } | What::Implausible { .. } | What::Disagreement { .. } | What::Orphan => 1,
+        What::Misfit { .. }
+        | What::MetAgain { .. }
+        | What::Implausible { .. }
+        | What::Disagreement { .. }
+        | What::Orphan => 1,
         What::BadName | What::BadPlace | What::TooDeep | What::TooManyNested | What::Strict | What::Unmapped => 2,
         What::New(_) => 3,
         What::Unsure => 4,
@@ -242,7 +248,9 @@ pub(super) fn why(finding: &Finding<'_, '_>) -> String {
         What::Unmapped => "is not mapped".to_owned(),
         What::Strict => "is not mapped and the mapping is strict".to_owned(),
         What::New(new) => format!("would be a new field of type {}, past the field budget", new.type_name),
-        What::Misfit { misfit, type_name } | What::Implausible { misfit, type_name } => {
+        What::Misfit { misfit, type_name }
+        | What::MetAgain { misfit, type_name }
+        | What::Implausible { misfit, type_name } => {
             format!("of type {type_name} {}: {}", misfit.as_str(), shown(finding.value.raw()))
         }
         What::Disagreement { first, second } => format!("would be both {first} and {second} in one document"),

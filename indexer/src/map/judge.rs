@@ -2,7 +2,7 @@
 
 use millrace_common::json::{Kind, Value};
 
-use super::check::number;
+use super::check::number::{self, Held};
 use super::check::{self, Fit, MAX_TERM_BYTES, Misfit, text_of};
 use super::plan::model::{Field, FieldKind, Model};
 use super::server::Behaviour;
@@ -15,34 +15,36 @@ pub(super) struct Judged<'m> {
 }
 
 /// Judges a value, each element of an array by itself; the worst answer counts.
-pub(super) fn judge<'m>(model: &'m Model, field: &'m Field, value: Value<'_, '_>) -> Judged<'m> {
+pub(super) fn judge<'m>(model: &'m Model, field: &'m Field, value: Value<'_, '_>, held: &mut Held) -> Judged<'m> {
     let mut worst = Judged { fit: Fit::Fits, field };
     if value.kind() == Kind::Array {
         for element in value.elements() {
-            worst = worse(worst, judge(model, field, element));
+            worst = worse(worst, judge(model, field, element, held), model.server);
         }
         return worst;
     }
-    worst.fit = one(field, value, model);
+    worst.fit = one(field, value, model, held);
     for &id in &field.subfields {
-        worst = worse(worst, judge(model, model.field(id), value));
+        worst = worse(worst, judge(model, model.field(id), value, held), model.server);
     }
     worst
 }
 
-fn worse<'m>(a: Judged<'m>, b: Judged<'m>) -> Judged<'m> {
+fn worse<'m>(a: Judged<'m>, b: Judged<'m>, server: Behaviour) -> Judged<'m> {
     let rank = |fit| match fit {
         Fit::Fits => 0,
         Fit::Ignored => 1,
         Fit::Unsure => 2,
         Fit::Implausible(_) => 3,
-        Fit::Refused(_) => 4,
+        // Noticed when all fields have read the value.
+        Fit::Refused(Misfit::ImmenseTerm) if server.has_old_parser => 4,
+        Fit::Refused(_) => 5,
     };
     if rank(b.fit) > rank(a.fit) { b } else { a }
 }
 
-fn one(field: &Field, value: Value<'_, '_>, model: &Model) -> Fit {
-    match strict(field, value, model.server) {
+fn one(field: &Field, value: Value<'_, '_>, model: &Model, held: &mut Held) -> Fit {
+    match strict(field, value, model.server, held) {
         Fit::Refused(misfit) if misfit != Misfit::ImmenseTerm && ignores_any_malformed(field, model) => Fit::Ignored,
         fit => fit,
     }
@@ -55,7 +57,7 @@ pub(super) fn ignores_any_malformed(field: &Field, model: &Model) -> bool {
     is_covered && !matches!(field.kind, FieldKind::Alias) && !field.has_script
 }
 
-fn strict(field: &Field, value: Value<'_, '_>, server: Behaviour) -> Fit {
+fn strict(field: &Field, value: Value<'_, '_>, server: Behaviour, held: &mut Held) -> Fit {
     if field.has_script {
         return Fit::Refused(Misfit::ScriptedField);
     }
@@ -74,18 +76,23 @@ fn strict(field: &Field, value: Value<'_, '_>, server: Behaviour) -> Fit {
         (FieldKind::Boolean { is_stored_anyhow: false }, Kind::Object) => Fit::Unsure,
         (FieldKind::Date { .. }, Kind::Object) if field.ignore_malformed && server.reads_into_dates => Fit::Unsure,
         (_, Kind::Object) => Fit::Refused(Misfit::ObjectForValue),
-        _ => match scalar(field, value, server) {
+        _ => match scalar(field, value, server, held) {
             Fit::Refused(misfit) if field.ignore_malformed && misfit != Misfit::ImmenseTerm => Fit::Ignored,
             fit => fit,
         },
     }
 }
 
-fn scalar(field: &Field, value: Value<'_, '_>, server: Behaviour) -> Fit {
+fn scalar(field: &Field, value: Value<'_, '_>, server: Behaviour, held: &mut Held) -> Fit {
     match &field.kind {
-        FieldKind::Number { number, coerce } => number::check(value, *number, *coerce, server),
+        FieldKind::Number { number, coerce } => number::check(value, *number, *coerce, server, held),
         FieldKind::Boolean { is_stored_anyhow } if *is_stored_anyhow => check::boolean(value),
-        FieldKind::Date { formats, is_nanos } => formats.check(value, *is_nanos),
+        FieldKind::Date { formats, is_nanos } => {
+            if server.dates_look_at_numbers {
+                *held = number::looked_at(value, server).or(*held);
+            }
+            formats.check(value, *is_nanos)
+        }
         FieldKind::Ip => check::ip(value),
         FieldKind::Keyword { ignore_above, has_terms: true, has_normalizer } => {
             // Escapes only shrink when decoded, so that the raw length settles nearly every case.

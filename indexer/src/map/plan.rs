@@ -41,7 +41,7 @@ pub struct Plan {
 }
 
 /// What changes from document to document of one index: names that documents on their way will create.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct State {
     pending: Pending,
 }

@@ -50,6 +50,8 @@ enum When {
     Merging,
     /// When it checks the mapping that came of it.
     Checking,
+    /// When it parses the document again with the new mapping.
+    Again,
     /// When it writes the terms.
     Writing,
 }
@@ -70,6 +72,7 @@ impl Plan {
             .or_else(|| reading.refusal(&walk.findings, When::Merging))
             .or_else(|| reading.past_the_limit())
             .or_else(|| reading.refusal(&walk.findings, When::Checking))
+            .or_else(|| reading.refusal(&walk.findings, When::Again))
             .or_else(|| reading.refusal(&walk.findings, When::Writing));
         let Reading { creates, unsure, .. } = reading;
         match (refused, unsure) {
@@ -94,7 +97,12 @@ struct Reading<'m> {
 impl Reading<'_> {
     /// The first refusal among what is noticed at that time, unless something before it is not known.
     fn refusal(&mut self, findings: &[Finding<'_, '_>], when: When) -> Option<Outcome> {
-        for finding in findings.iter().filter(|finding| noticed(finding, self.model.server) == when) {
+        let mut findings: Vec<_> =
+            findings.iter().filter(|finding| noticed(finding, self.model.server) == when).collect();
+        if when == When::Merging && self.model.server.has_old_parser {
+            findings.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+        for finding in findings {
             let reason = match &finding.what {
                 What::Unmapped | What::Implausible { .. } => continue,
                 What::Unsure => {
@@ -104,7 +112,7 @@ impl Reading<'_> {
                 What::New(new) if self.takes(finding, new) => continue,
                 What::New(_) => RejectReason::FieldBudget,
                 What::Strict => RejectReason::UnmappedField,
-                What::Misfit { misfit, .. } => reason(*misfit),
+                What::Misfit { misfit, .. } | What::MetAgain { misfit, .. } => reason(*misfit),
                 What::Disagreement { .. } | What::Orphan => RejectReason::TypeConflict,
                 What::BadName | What::BadPlace | What::Duplicate => RejectReason::FieldName,
                 What::TooDeep => RejectReason::Depth,
@@ -151,6 +159,7 @@ impl Reading<'_> {
 fn noticed(finding: &Finding<'_, '_>, server: Behaviour) -> When {
     match &finding.what {
         What::Disagreement { .. } | What::Orphan | What::BadPlace => When::Merging,
+        What::MetAgain { .. } => When::Again,
         What::TooDeep if server.has_old_parser => When::Checking,
         // Elasticsearch looks at the terms of flattened fields itself, at those of others Lucene does.
         What::Misfit { misfit: Misfit::ImmenseTerm, type_name }
@@ -161,3 +170,6 @@ fn noticed(finding: &Finding<'_, '_>, server: Behaviour) -> When {
         _ => When::Reading,
     }
 }
+
+#[cfg(test)]
+mod tests;

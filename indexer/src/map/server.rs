@@ -1,4 +1,4 @@
-//! Where servers answer differently. Each difference was found by `tests/tests/heavy_differential.rs`.
+//! Where servers answer differently. Each difference was found by `tests/tests/heavy/differential.rs`.
 
 use super::options::{Flavor, ServerVersion};
 
@@ -27,6 +27,13 @@ pub(super) struct Behaviour {
     pub has_signed_epochs: bool,
     /// `date_nanos` has a format of its own by default.
     pub has_nanos_format: bool,
+    /// A decimal or huge number of a new name that nothing reads (a template makes text of it, a runtime field skips it)
+    /// stays in the parser and comes out for the next number that is read as a double: Jackson 2.15 to 2.18.
+    pub holds_numbers: bool,
+    /// A mapped date looks at its number too, and may leave it there.
+    pub dates_look_at_numbers: bool,
+    /// It comes out for decimals too: Jackson 2.18.
+    pub holds_for_decimals: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +63,9 @@ impl Behaviour {
             ignores_objects: is_opensearch && server.major >= 3,
             has_signed_epochs: !is_seven,
             has_nanos_format: !is_opensearch,
+            holds_numbers: is_opensearch || (server.major, server.minor) >= (8, 9),
+            dates_look_at_numbers: !is_opensearch && server.major >= 9,
+            holds_for_decimals: is_opensearch,
         }
     }
 }

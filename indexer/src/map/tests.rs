@@ -356,6 +356,25 @@ fn a_pending_field_settles_the_type_for_the_documents_after_it() {
 }
 
 #[test]
+fn a_pending_runtime_field_does_not_stand_in_the_way_of_objects() {
+    let mappings = json!({
+        "dynamic_templates": [
+            {"t0": {"match": "n*", "match_mapping_type": "*", "runtime": {}}},
+            {"t1": {"match": "*1", "match_mapping_type": "*", "mapping": {"type": "text"}}}
+        ],
+        "properties": {"attrs": {"type": "flattened"}}
+    });
+    let plan = plan_with(&mappings, &json!({}), &rule());
+    let mut state = State::default();
+    let mut send = |document: &str| sent(&plan, document, &mut state, &mut Actions::default());
+    assert_eq!(send(r#"{"new1":1,"n":2}"#), r#"{"new1":1,"n":2}"#);
+    // The object becomes a text field by its template, which cannot take it.
+    assert_eq!(send(r#"{"new1":{}}"#), r#"{"attrs":{"malformed":{"new1":"{}"}}}"#);
+    assert_eq!(send(r#"{"n":{}}"#), r#"{"n":{}}"#);
+    assert_eq!(send(r#"{"n":"2300-01-01"}"#), r#"{"attrs":{"malformed":{"n":"2300-01-01"}}}"#);
+}
+
+#[test]
 fn m17_objects_past_the_depth_limit_are_folded_as_text_where_needed() {
     let nest = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
     let mappings = json!({"properties": {"attrs": {"type": "flattened"}}});

@@ -1,5 +1,6 @@
 //! One walk over a document, as Elasticsearch's own parser walks it, noting what is not simply fine.
 
+mod agree;
 mod copies;
 mod dissolve;
 mod duplicates;
@@ -16,6 +17,7 @@ use millrace_common::json::{Kind, Value};
 
 use self::seen::Seen;
 use super::check::Misfit;
+use super::check::number::Held;
 use super::plan::created::{Created, Pending};
 use super::plan::model::{Child, Dynamic, Field, FieldKind, Model, Object};
 
@@ -43,6 +45,11 @@ pub(super) enum What {
     /// Creates a field or object.
     New(Arc<Created>),
     Misfit {
+        misfit: Misfit,
+        type_name: String,
+    },
+    /// A value left out past the limit, which meets a smaller field of its name when the document is parsed again.
+    MetAgain {
         misfit: Misfit,
         type_name: String,
     },
@@ -137,12 +144,16 @@ pub(super) struct Walk<'m, 'p, 't> {
     /// What they count against the limit of fields.
     charged: u64,
     num_nested: u64,
+    held: Held,
+    /// Values of new names that Elasticsearch left out past the limit.
+    left_out: Vec<(String, Value<'p, 't>)>,
 }
 
 impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     pub(super) fn new(model: &'m Model, pending: Option<&'m Pending>, notes_unmapped: bool) -> Self {
         let (findings, created) = (Vec::new(), HashMap::new());
-        Self { model, pending, notes_unmapped, findings, created, charged: 0, num_nested: 0 }
+        let (charged, num_nested, held, left_out) = (0, 0, None, Vec::new());
+        Self { model, pending, notes_unmapped, findings, created, charged, num_nested, held, left_out }
     }
 
     /// Walks a document, which must be an object.
@@ -276,14 +287,5 @@ fn has_object(value: Value<'_, '_>) -> bool {
         Kind::Object => true,
         Kind::Array => value.elements().any(has_object),
         _ => false,
-    }
-}
-
-/// Whether a value has a leaf, other than `null` unless that counts.
-fn has_leaf(value: Value<'_, '_>, counts_null: bool) -> bool {
-    match value.kind() {
-        Kind::Null => counts_null,
-        Kind::Array => value.elements().any(|element| has_leaf(element, counts_null)),
-        _ => true,
     }
 }

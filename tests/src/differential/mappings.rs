@@ -24,8 +24,7 @@ impl Mappings<'_> {
             "mapping.total_fields.limit": self.random.pick(&[1_000, 1_000, 14]),
             "mapping.depth.limit": self.random.pick(&[20, 20, 4]),
         });
-        // Numbers read by `dynamic: runtime` leave their traces in the server's parser, where `coerce: false` finds them.
-        if self.random.chance(10) && !self.has_runtime {
+        if self.random.chance(10) {
             settings["mapping.coerce"] = false.into();
         }
         if self.random.chance(10) {
@@ -120,7 +119,7 @@ impl Mappings<'_> {
         let mut set = |name: &str, value: Value| field.insert(name.to_owned(), value);
         let is_number = NUMBERS.contains(&type_name);
         let is_range = type_name.ends_with("_range");
-        if is_number && random.chance(20) && !self.has_runtime {
+        if is_number && random.chance(20) {
             set("coerce", random.pick(&[true, false]).into());
         }
         if !["keyword", "text", "flattened", "flat_object"].contains(&type_name) && !is_range && random.chance(20) {

@@ -28,19 +28,65 @@ impl NumberType {
     }
 }
 
-pub(in crate::map) fn check(value: Value<'_, '_>, number: NumberType, coerce: bool, server: Behaviour) -> Fit {
+/// A number that the parser has looked at and nothing has read; see [`Behaviour::holds_numbers`].
+pub(in crate::map) type Held = Option<f64>;
+
+/// What the parser holds once it has looked at `value` for the type of a new field.
+pub(in crate::map) fn looked_at(value: Value<'_, '_>, server: Behaviour) -> Held {
+    let is_held = server.holds_numbers && value.kind() == Kind::Number && value.raw().parse::<i64>().is_err();
+    if is_held { value.raw().parse().ok() } else { None }
+}
+
+pub(in crate::map) fn check(
+    value: Value<'_, '_>,
+    number: NumberType,
+    coerce: bool,
+    server: Behaviour,
+    held: &mut Held,
+) -> Fit {
     match value.kind() {
-        Kind::Number => token(value.raw(), number, coerce),
+        Kind::Number => {
+            let fit = token(value.raw(), number, coerce);
+            beside_held(fit, value.raw(), (number, coerce), server, held)
+        }
         Kind::String if !coerce => Fit::Refused(Misfit::StringForNumber),
         Kind::String => string(&text_of(value), number, server),
         _ => Fit::Refused(Misfit::NotANumber),
     }
 }
 
+/// The answer to a number that got `fit` by itself, when the parser may hold another.
+fn beside_held(fit: Fit, raw: &str, (number, coerce): (NumberType, bool), server: Behaviour, held: &mut Held) -> Fit {
+    let Some(n) = *held else { return fit };
+    let (is_float, is_integer) = (number.integer_range().is_none(), is_integer(raw));
+    let is_huge = is_integer && raw.parse::<i64>().is_err();
+    let is_own = raw.parse() == Ok(n);
+    let is_read_as_double = if is_float || !is_integer {
+        true
+    } else if is_huge {
+        is_own
+    } else {
+        // Without `coerce` an integer is compared with itself as a double.
+        !coerce && fit == Fit::Fits
+    };
+    if !is_read_as_double {
+        return fit;
+    }
+    *held = None;
+    let is_kept_for_it = !is_huge && (is_integer || (is_float && server.holds_for_decimals));
+    if is_own || !is_kept_for_it {
+        return fit;
+    }
+    if is_float && finite(Some(n), number) == Fit::Fits { Fit::Fits } else { Fit::Refused(Misfit::HeldNumber) }
+}
+
+fn is_integer(raw: &str) -> bool {
+    !raw.bytes().any(|b| matches!(b, b'.' | b'e' | b'E'))
+}
+
 fn token(raw: &str, number: NumberType, coerce: bool) -> Fit {
     let Some((min, max)) = number.integer_range() else { return finite(raw.parse().ok(), number) };
-    let is_integer = !raw.bytes().any(|b| matches!(b, b'.' | b'e' | b'E'));
-    if is_integer {
+    if is_integer(raw) {
         let fits = raw.parse::<i64>().is_ok_and(|n| (min..=max).contains(&n));
         return if fits { Fit::Fits } else { Fit::Refused(Misfit::OutOfRange) };
     }

@@ -3,7 +3,7 @@
 use millrace_common::json::Parser;
 
 use super::date::DateFormats;
-use super::number::{NumberType, check as number};
+use super::number::{self, NumberType};
 use super::*;
 use crate::map::server::Behaviour;
 
@@ -19,38 +19,40 @@ fn check(expected: bool, values: &[&str], ask: impl Fn(Value<'_, '_>) -> Fit) {
     }
 }
 
+fn number(value: Value<'_, '_>, number: NumberType, coerce: bool) -> Fit {
+    number::check(value, number, coerce, Behaviour::default(), &mut None)
+}
+
 #[test]
 fn integers_keep_to_their_range_as_tokens_and_as_strings() {
-    let long = |v: Value<'_, '_>| number(v, NumberType::Long, true, Behaviour::default());
+    let long = |v: Value<'_, '_>| number(v, NumberType::Long, true);
     check(true, &["0", "-1", "9223372036854775807", "1.9", "9223372036854775808.0", "1e2"], long);
     check(true, &[r#""12""#, r#""+5""#, r#""1e3""#, r#""1.5""#, r#""""#, r#""1e-50""#], long);
     check(false, &["9223372036854775808", "-9223372036854775809", "1e40", "18446744073709551616"], long);
     check(false, &[r#""x""#, r#"" 1""#, r#""NaN""#, r#""9223372036854775808""#, r#""0e50""#, "true"], long);
-    let byte = |v: Value<'_, '_>| number(v, NumberType::Byte, true, Behaviour::default());
+    let byte = |v: Value<'_, '_>| number(v, NumberType::Byte, true);
     check(true, &["127", "-128", "127.9", r#""127.9""#, r#"" 1 ""#], byte);
     check(false, &["128", "-129", r#""128""#, "2147483648"], byte);
-    let short = |v: Value<'_, '_>| number(v, NumberType::Short, true, Behaviour::default());
+    let short = |v: Value<'_, '_>| number(v, NumberType::Short, true);
     check(false, &[r#""32767.5""#, "32768"], short);
 }
 
 #[test]
 fn coerce_off_refuses_strings_and_decimals() {
-    let long = |v: Value<'_, '_>| number(v, NumberType::Long, false, Behaviour::default());
+    let long = |v: Value<'_, '_>| number(v, NumberType::Long, false);
     check(true, &["1", "1.0", "1e2"], long);
     check(false, &["1.5", r#""1""#, r#""""#], long);
-    check(false, &[r#""1.5""#], |v| number(v, NumberType::Double, false, Behaviour::default()));
+    check(false, &[r#""1.5""#], |v| number(v, NumberType::Double, false));
 }
 
 #[test]
 fn floats_must_be_finite_in_their_own_width() {
-    check(true, &["65519", "-65519"], |v| number(v, NumberType::HalfFloat, true, Behaviour::default()));
-    check(false, &["65520", "1e5"], |v| number(v, NumberType::HalfFloat, true, Behaviour::default()));
-    check(true, &["3.4028235e38"], |v| number(v, NumberType::Float, true, Behaviour::default()));
-    check(false, &["3.5e38", r#""NaN""#, r#""Infinity""#], |v| {
-        number(v, NumberType::Float, true, Behaviour::default())
-    });
-    check(true, &["3.5e38", r#""1f""#, r#"" .5 ""#], |v| number(v, NumberType::Double, true, Behaviour::default()));
-    check(false, &["1e400", r#""x""#], |v| number(v, NumberType::Double, true, Behaviour::default()));
+    check(true, &["65519", "-65519"], |v| number(v, NumberType::HalfFloat, true));
+    check(false, &["65520", "1e5"], |v| number(v, NumberType::HalfFloat, true));
+    check(true, &["3.4028235e38"], |v| number(v, NumberType::Float, true));
+    check(false, &["3.5e38", r#""NaN""#, r#""Infinity""#], |v| number(v, NumberType::Float, true));
+    check(true, &["3.5e38", r#""1f""#, r#"" .5 ""#], |v| number(v, NumberType::Double, true));
+    check(false, &["1e400", r#""x""#], |v| number(v, NumberType::Double, true));
 }
 
 #[test]

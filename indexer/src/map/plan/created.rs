@@ -30,7 +30,7 @@ pub(in crate::map) struct Created {
 }
 
 /// Names that documents on their way create, by path.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::map) struct Pending {
     names: HashMap<String, (Arc<Created>, u8)>,
     cost: u64,

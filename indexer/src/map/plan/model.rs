@@ -161,6 +161,16 @@ impl Model {
         above.skip(1).find_map(|above| self.find(above)).unwrap_or(Child::Object(0))
     }
 
+    /// Whether an object above a dotted path is disabled.
+    pub(in crate::map) fn is_in_disabled(&self, path: &str) -> bool {
+        let above = std::iter::successors(path.rsplit_once('.'), |(above, _)| above.rsplit_once('.'));
+        let objects = above.filter_map(|(above, _)| match self.find(above)? {
+            Child::Object(id) => Some(self.object(id)),
+            Child::Field(_) => None,
+        });
+        objects.into_iter().any(|object| !object.is_enabled)
+    }
+
     /// What the mapping has at a dotted path, object by object.
     pub(in crate::map) fn find(&self, path: &str) -> Option<Child> {
         let mut object = self.root();

@@ -1,8 +1,8 @@
 //! Fields against their values, and the copies that go to other fields.
 
-use millrace_common::json::Kind;
+use millrace_common::json::{Kind, Value};
 
-use super::{Member, Walk, Way, What, has_leaf, is_runtime};
+use super::{Member, Walk, Way, What, is_runtime};
 use crate::map::check::{Fit, Misfit};
 use crate::map::judge::{ignores_any_malformed, judge};
 use crate::map::plan::model::{Child, Dynamic, Field, FieldKind, Model};
@@ -10,7 +10,7 @@ use crate::map::plan::model::{Child, Dynamic, Field, FieldKind, Model};
 impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     pub(super) fn field(&mut self, model: &Model, field: &Field, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
         let value = member.value;
-        let judged = judge(model, field, value);
+        let judged = judge(model, field, value, &mut self.held);
         let type_name = || judged.field.type_name.clone();
         match judged.fit {
             Fit::Fits | Fit::Ignored => {}
@@ -48,10 +48,14 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             return;
         }
         let model = self.model;
+        if !model.server.has_old_parser && model.is_in_disabled(target) {
+            // The copy enters the objects on the way as the document does.
+            return;
+        }
         let missing = |parent| first_missing(&model.object(parent).path, target);
         match model.find(target) {
             Some(Child::Field(id)) => {
-                let judged = judge(model, model.field(id), member.value);
+                let judged = judge(model, model.field(id), member.value, &mut self.held);
                 let type_name = judged.field.type_name.clone();
                 match judged.fit {
                     Fit::Refused(misfit) => {
@@ -103,4 +107,13 @@ fn first_missing<'t>(parent: &str, target: &'t str) -> &'t str {
     let start = if parent.is_empty() { 0 } else { parent.len() + 1 };
     let end = target[start..].find('.').map_or(target.len(), |dot| start + dot);
     &target[..end]
+}
+
+/// Whether a value has a leaf, other than `null` unless that counts.
+fn has_leaf(value: Value<'_, '_>, counts_null: bool) -> bool {
+    match value.kind() {
+        Kind::Null => counts_null,
+        Kind::Array => value.elements().any(|element| has_leaf(element, counts_null)),
+        _ => true,
+    }
 }

@@ -80,6 +80,13 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             }
             FieldKind::Unknown => self.note_member(What::Unsure, way, member),
             _ => {
+                if matches!(field.kind, FieldKind::Date { .. })
+                    && field.ignore_malformed
+                    && self.model.server.reads_into_dates
+                {
+                    // Elasticsearch reads on inside the object; what comes of that is not known.
+                    self.note_member(What::Unsure, way, member);
+                }
                 let what = What::Misfit { misfit: Misfit::ObjectForValue, type_name: field.type_name.clone() };
                 self.note(what, way, field.path.clone(), member);
             }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use millrace_common::json::{Kind, Value};
 
-use super::{MAX_WALK_DEPTH, Member, Place, Walk, Way, What, is_java_space};
+use super::{MAX_WALK_DEPTH, Member, Place, Walk, Way, What};
 use crate::map::check::Misfit;
+use crate::map::check::number::looked_at;
 use crate::map::plan::created::{Created, Detector};
 use crate::map::plan::model::{Child, Dynamic, FieldKind};
 use crate::map::server::Counting;
@@ -109,12 +110,20 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         let detector = Detector { model: self.model, dynamic: place.dynamic };
         if place.dynamic != Dynamic::Runtime
             && let Some(created) = detector.object(&path, way.name)
-            && let Child::Field(id) = created.child
         {
-            let Some(created) = self.agree(path, created, way, member) else { return };
-            let field = created.model.field(id);
-            if matches!(field.kind, FieldKind::Flattened { .. } | FieldKind::Unknown) {
-                return self.field(&created.model, field, way, member);
+            match created.child {
+                Child::Object(id) if created.model.object(id).is_nested => {
+                    let what = What::Misfit { misfit: Misfit::NestedInFlat, type_name: created.type_name };
+                    return self.note(what, way, path, member);
+                }
+                Child::Object(_) => {}
+                Child::Field(id) => {
+                    let Some(created) = self.agree(path, created, way, member) else { return };
+                    let field = created.model.field(id);
+                    if matches!(field.kind, FieldKind::Flattened { .. } | FieldKind::Unknown) {
+                        return self.field(&created.model, field, way, member);
+                    }
+                }
             }
         }
         self.dissolve(place, way, member);
@@ -132,6 +141,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         let created = match known {
             Some(created) => created,
             None => {
+                self.held = looked_at(value, self.model.server).or(self.held);
                 let detector = Detector { model: self.model, dynamic: place.dynamic };
                 if !detector.takes(&path, way.name, Some(value)) {
                     return self.without_template(place, way, member);
@@ -168,7 +178,9 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         member: Member<'_, 'p, 't>,
     ) -> Option<Arc<Created>> {
         let path = way.path();
-        if let Some(created) = self.pending.and_then(|pending| pending.get(&path)) {
+        // Objects are looked up among the mapped fields only: a runtime field does not stand in their way.
+        let pending = self.pending.and_then(|pending| pending.get(&path)).filter(|created| !created.is_runtime);
+        if let Some(created) = pending {
             return Some(Arc::clone(created));
         }
         let detector = Detector { model: self.model, dynamic: place.dynamic };
@@ -201,64 +213,6 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         let pending = self.pending.and_then(|pending| pending.get(path));
         let created = pending.or_else(|| self.created.get(path)).filter(|created| !created.is_runtime)?;
         matches!(created.child, Child::Field(_)).then(|| Arc::clone(created))
-    }
-
-    /// Notes a creation the first time; later ones in the document must ask for the same type.
-    pub(super) fn agree(
-        &mut self,
-        path: String,
-        created: Created,
-        way: &Way<'_, 't>,
-        member: Member<'_, 'p, 't>,
-    ) -> Option<Arc<Created>> {
-        let is_blank = |part: &str| part.chars().all(is_java_space);
-        if self.model.server.has_old_parser && path.contains('.') && path.split('.').any(is_blank) {
-            // Taken in as a name, but no field of the mapping can have it.
-            self.note(What::BadPlace, way, path.clone(), member);
-        }
-        // Of several runtime fields of one name the last stays; beside an object none can.
-        let is_object = |created: &Created| matches!(created.child, Child::Object(_));
-        let first =
-            self.created.get(&path).filter(|first| !first.is_runtime || is_object(&created) || !created.is_runtime);
-        if let Some(first) = first {
-            if first.is_runtime != created.is_runtime && !is_object(first) && !is_object(&created) {
-                // Parsed again, all values meet the concrete field, whatever they were judged by.
-                let created = if first.is_runtime { Arc::new(created) } else { Arc::clone(first) };
-                self.note(What::Unsure, way, path, member);
-                return Some(created);
-            }
-            if first.type_name == created.type_name && first.is_runtime == created.is_runtime {
-                let first = Arc::clone(first);
-                // Noted again: the member that came first may not stay.
-                self.note(What::New(Arc::clone(&first)), way, path, member);
-                return Some(first);
-            }
-            let what = What::Disagreement { first: first.type_name.clone(), second: created.type_name.clone() };
-            self.note(what, way, path, member);
-            // The value still meets the type that it asked for.
-            return Some(Arc::new(created));
-        }
-        if !self.created.contains_key(&path) && self.is_left_out(&created) {
-            self.inner_duplicates(member.value, way, member);
-            return None;
-        }
-        let created = Arc::new(created);
-        self.note(What::New(Arc::clone(&created)), way, path.clone(), member);
-        self.created.insert(path, Arc::clone(&created));
-        Some(created)
-    }
-
-    /// Whether Elasticsearch itself leaves a new field out past the limit, whatever its value; for predictions.
-    fn is_left_out(&mut self, created: &Created) -> bool {
-        let limits = &self.model.limits;
-        if self.pending.is_some() || !limits.ignore_dynamic_beyond {
-            return false;
-        }
-        let after = self.model.num_fields + self.charged + created.charge;
-        if after <= limits.total_fields {
-            self.charged += created.charge;
-        }
-        after > limits.total_fields
     }
 
     fn without_template(&mut self, place: Place<'_>, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {

@@ -1,0 +1,175 @@
+//! Documents that a real server once judged in another way than the plan.
+
+use millrace_common::json::Parser;
+use serde_json::{Value, json};
+
+use crate::map::{Outcome, Plan, RuleOptions, ServerVersion};
+
+const EIGHT: ServerVersion = ServerVersion::elasticsearch(8, 19);
+const NINE: ServerVersion = ServerVersion::elasticsearch(9, 2);
+const SEVEN: ServerVersion = ServerVersion::elasticsearch(7, 17);
+const OPENSEARCH: ServerVersion = ServerVersion::opensearch(2, 19);
+
+/// The field that is refused and why, or what else comes of the document.
+fn predict(server: ServerVersion, mappings: &Value, settings: &Value, document: &str) -> String {
+    let plan = Plan::compile(mappings, settings, &RuleOptions::default(), server).expect("a good mapping");
+    let mut parser = Parser::default();
+    match plan.predict(parser.parse(document.as_bytes()).expect("JSON")).outcome {
+        Outcome::Accepted => "accepted".to_owned(),
+        Outcome::Rejected { field, detail, .. } => format!("{field} {detail}"),
+        Outcome::Unsure { field } => format!("unsure of {field}"),
+    }
+}
+
+#[track_caller]
+fn check(server: ServerVersion, mappings: &Value, cases: &[(&str, &str)]) {
+    for (document, expected) in cases {
+        assert_eq!(&predict(server, mappings, &json!({}), document), expected, "{document}");
+    }
+}
+
+#[test]
+fn a_number_that_nothing_read_comes_out_for_the_next_double() {
+    let mappings = json!({
+        "dynamic_templates": [{"t": {"match_mapping_type": ["long", "double"], "mapping": {"type": "keyword"}}}],
+        "properties": {
+            "e": {"type": "half_float"}, "l": {"type": "long"}, "exact": {"type": "long", "coerce": false},
+            "k": {"type": "keyword"}, "lax": {"type": "half_float", "ignore_malformed": true}
+        }
+    });
+    let held = "gets a number of an earlier field, which Elasticsearch's parser holds";
+    let refused = |field: &str, type_name: &str, value: &str| format!("{field} of type {type_name} {held}: {value}");
+    let (half, exact) = (refused("e", "half_float", "100"), refused("exact", "long", "5"));
+    let cases = [
+        (r#"{"f":1e19,"e":100}"#, half.as_str()),
+        (r#"{"f":18446744073709551616,"e":100}"#, half.as_str()),
+        (r#"{"f":1.5,"exact":5}"#, exact.as_str()),
+        // Integers are not held, nor is what a mapped field gets; what fits does no harm, and it comes out once.
+        (r#"{"f":70000,"e":100}"#, "accepted"),
+        (r#"{"k":1e19,"e":100}"#, "accepted"),
+        (r#"{"f":1.5,"e":100}"#, "accepted"),
+        (r#"{"f":1e19,"lax":100,"e":100}"#, "accepted"),
+        (r#"{"f":1e19,"l":100,"e":100}"#, half.as_str()),
+        (r#"{"f":1e19,"l":1.5,"e":100}"#, "accepted"),
+    ];
+    check(EIGHT, &mappings, &cases);
+    check(OPENSEARCH, &mappings, &cases);
+    // Decimals are read anew, but not by OpenSearch's parser.
+    let document = r#"{"f":1e19,"e":1.5}"#;
+    check(EIGHT, &mappings, &[(document, "accepted")]);
+    check(OPENSEARCH, &mappings, &[(document, refused("e", "half_float", "1.5").as_str())]);
+    check(SEVEN, &mappings, &[(r#"{"f":1e19,"e":100}"#, "accepted")]);
+}
+
+#[test]
+fn a_runtime_field_leaves_its_number_in_the_parser() {
+    let mappings = json!({"dynamic": "runtime", "properties": {"a": {"type": "float"}}});
+    let refused = "a of type float gets a number of an earlier field, which Elasticsearch's parser holds: 0";
+    check(EIGHT, &mappings, &[(r#"{"new1":3.5e38,"a":0}"#, refused), (r#"{"new1":3.4e38,"a":0}"#, "accepted")]);
+    // A runtime field that is mapped already is passed over.
+    let mappings = json!({
+        "dynamic": "runtime", "runtime": {"new1": {"type": "double"}}, "properties": {"a": {"type": "float"}}
+    });
+    check(EIGHT, &mappings, &[(r#"{"new1":3.5e38,"a":0}"#, "accepted")]);
+}
+
+#[test]
+fn a_template_cannot_make_nested_objects_where_subobjects_is_off() {
+    let mappings = json!({
+        "dynamic_templates": [{"t0": {"unmatch": "*2", "match_mapping_type": "object", "mapping": {"type": "nested"}}}],
+        "properties": {
+            "b": {"subobjects": false, "properties": {"a": {"type": "long"}}},
+            "e": {"subobjects": false, "properties": {"d": {"type": "long"}, "g.c": {"type": "long"}}}
+        }
+    });
+    let refused = |value: &str| {
+        format!("e.g of type nested is an object that a template makes nested where `subobjects` is off: {value}")
+    };
+    let inner = r#"{"h":{"c":"2300-01-01","h":[],"f":"1e50"},"d":1.7976931348623157e308}"#;
+    check(
+        EIGHT,
+        &mappings,
+        &[
+            (r#"{"e.g":{},"b":true,"h1.i":null}"#, &refused("{}")),
+            (&format!(r#"{{"e.g.c":null,"e.g":{inner}}}"#), &refused(inner)),
+            (r#"{"e.g2":{"x":1}}"#, "accepted"),
+        ],
+    );
+}
+
+#[test]
+fn what_was_left_out_past_the_limit_meets_the_smaller_field_that_came_after_it() {
+    let mappings = json!({"properties": {"a": {"type": "long"}}});
+    let settings = json!({"index.mapping": {
+        "coerce": false, "total_fields.limit": 2, "total_fields.ignore_dynamic_beyond_limit": true
+    }});
+    let cases = [
+        (
+            r#"{"i1":["2020-01-01T24:00:00Z",32768]}"#,
+            r#"i1 of type long is a string and `coerce` is off: ["2020-01-01T24:00:00Z",32768]"#,
+        ),
+        (r#"{"i1":["2020-01-01T24:00:00Z"],"n":32768}"#, "accepted"),
+        // What is refused at the first reading comes first.
+        (r#"{"i1":["x",32768],"a":"y"}"#, r#"a of type long is a string and `coerce` is off: "y""#),
+        (r#"{"i1":["x",{}]}"#, r#"i1 of type object is a value where the object mapping has an object: ["x",{}]"#),
+    ];
+    for (document, expected) in cases {
+        assert_eq!(predict(EIGHT, &mappings, &settings, document), expected, "{document}");
+    }
+}
+
+#[test]
+fn a_copy_does_not_reach_into_a_disabled_object() {
+    let mappings = json!({"dynamic": false, "properties": {
+        "b": {"enabled": false, "properties": {"c": {"type": "ip"}}},
+        "c": {"properties": {"g": {"properties": {"b": {"type": "keyword", "copy_to": ["b.c"]}}}}}
+    }});
+    let conflict = "c.g of type object is a value where the object mapping has an object: [\"k\"]";
+    check(EIGHT, &mappings, &[(r#"{"c.g.b":"ü"}"#, "accepted"), (r#"{"c.g.b":2147483648,"c.g":["k"]}"#, conflict)]);
+    // The old parser goes straight to the field.
+    check(SEVEN, &mappings, &[(r#"{"c.g.b":"ü"}"#, r#"b.c of type ip is not an IP address: "ü""#)]);
+}
+
+#[test]
+fn dots_into_a_date_that_ignores_objects_are_left_to_elasticsearch_9() {
+    let mappings = json!({"properties": {
+        "e": {"type": "date", "format": "date_time", "ignore_malformed": true}, "i1": {"type": "text"}
+    }});
+    let document = r#"{"e.i1.c":3.5e38,"e":"2020-01-01T10:00:00.123Z"}"#;
+    check(NINE, &mappings, &[(document, "unsure of e")]);
+    let refused = "e of type date is an object where the mapping has a value: 3.5e38";
+    check(EIGHT, &mappings, &[(document, refused)]);
+}
+
+#[test]
+fn the_old_parser_merges_new_fields_by_name() {
+    let mappings = json!({"numeric_detection": true});
+    let document = r#"{"i":[1e-400,"2020-01-01"],"b":{"\t":{},"h1":"1e3"}}"#;
+    for server in [OPENSEARCH, SEVEN] {
+        check(server, &mappings, &[(document, "b.\t has a name that Elasticsearch refuses")]);
+    }
+    let document = r#"{"i":[1e-400,"2020-01-01"],"j":{"\t":{}}}"#;
+    check(OPENSEARCH, &mappings, &[(document, "i would be both float and date in one document")]);
+}
+
+#[test]
+fn the_old_parser_notices_an_immense_term_after_the_other_fields_of_the_value() {
+    let mappings = json!({"properties": {"a": {"type": "keyword", "fields": {"x": {"type": "ip"}}}}});
+    let document = format!(r#"{{"a":"{}"}}"#, "y".repeat(40_003));
+    for (server, field) in [(SEVEN, "a.x of type ip"), (OPENSEARCH, "a.x of type ip"), (EIGHT, "a of type keyword")] {
+        let got = predict(server, &mappings, &json!({}), &document);
+        assert!(got.starts_with(field), "{got}");
+    }
+}
+
+#[test]
+fn a_date_of_elasticsearch_9_leaves_its_number_in_the_parser() {
+    let mappings = json!({"properties": {
+        "f": {"type": "date_nanos", "ignore_malformed": true}, "h": {"type": "long", "coerce": false}
+    }});
+    let document = r#"{"f":-9223372036854775809,"h":9223372036854775807}"#;
+    let held =
+        "h of type long gets a number of an earlier field, which Elasticsearch's parser holds: 9223372036854775807";
+    check(NINE, &mappings, &[(document, held)]);
+    check(EIGHT, &mappings, &[(document, "accepted")]);
+}
