@@ -32,8 +32,9 @@ pub enum RecoverError {
     Stopped,
 }
 
-/// So long nothing may come before it is given up: nothing could be sent meanwhile either.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// So long nothing may come before it is given up. Nothing could be sent meanwhile either, but readiness waits for it, which
+/// must not depend on Kafka for long.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The options of the records' producer that a consumer takes, too: address, login, encryption.
 ///

@@ -68,7 +68,8 @@ impl Sender {
         match self.refusal {
             Some(code) => Some(format!("the broker refuses: {code}")),
             None if self.under_way.values().next().is_some_and(is_late) => {
-                Some("the broker acknowledges nothing".to_owned())
+                let broker = self.broker.leader(0, 0).unwrap_or_else(|| "the broker".to_owned());
+                Some(format!("{broker} acknowledges nothing"))
             }
             None => None,
         }
