@@ -126,6 +126,8 @@ fn t11_file_overwritten_every_tenth_line() -> Result<()> {
     rig.append("app.log", "")?;
     shipper.wait_logged("tailing")?;
     shipper.wait_logged("topic found")?;
+    // Nothing of a file is read before the ledger knows it.
+    shipper.wait_announced(1)?;
     for n in 0..50 {
         let line = rig.lines("app.log", n..n + 1);
         if n % 10 == 9 {
