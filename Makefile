@@ -22,8 +22,8 @@ demo: bootstrap servers ## Shows the whole way from files to Elasticsearch on th
 	@target/release/demo
 
 # Most of a test is waiting for servers, so more run at a time than there are cores.
+test: export TESTS := 1
 test: check servers ## Checks, then tests the programs end to end on a real Kafka and a real Elasticsearch
-	@TESTS=1 scripts/bootstrap
 	$(CARGO) build $(ALL) --bins
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} $(CARGO) test $(ALL) --test end_to_end
 
@@ -31,8 +31,8 @@ test-heavy: bootstrap servers ## The long faults on top of `make test`: a hundre
 	$(CARGO) build $(ALL) --bins
 	$(CARGO) test $(ALL) --test heavy
 
-bench: servers ## Measures both programs beside kcat, and stores the figures in docs/benchmarks (BENCH_RECORDS, BENCH_RUNS, BENCH_ONLY)
-	BENCH=1 scripts/bootstrap
+bench: export BENCH := 1
+bench: bootstrap servers ## Measures both programs beside kcat, and stores the figures in docs/benchmarks (BENCH_RECORDS, BENCH_RUNS, BENCH_ONLY)
 	$(CARGO) build $(ALL) --release --bin shipper --bin indexer --bin bench
 	@target/release/bench
 

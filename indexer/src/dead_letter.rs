@@ -10,13 +10,11 @@
 
 use std::sync::{Arc, mpsc};
 
-use millrace_common::kafka::{self, Log, OptionFault};
+use millrace_common::kafka::{self, OptionFault, Reports};
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer};
 
 use crate::bulk::batch::{Owner, Record};
 use crate::commit::ledger::Sequence;
@@ -121,34 +119,7 @@ pub enum DeadLetterError {
 
 type Wake = Arc<dyn Fn() + Send + Sync>;
 
-struct Context {
-    log: Log,
-    delivered: mpsc::Sender<Delivered>,
-    wake: Wake,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.write(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.log.error(&error, reason);
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Letter>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, letter: Box<Letter>) {
-        let result = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
-        // The owner hangs up only when it is done with everything.
-        let _ = self.delivered.send(Delivered { letter: *letter, result });
-        (self.wake)();
-    }
-}
-
-type Client = ThreadedProducer<Context>;
+type Client = ThreadedProducer<Reports<Box<Letter>>>;
 
 /// Sends letters. What is on its way is bounded by the budgets of the partitions.
 pub struct DeadLetters {
@@ -217,7 +188,12 @@ impl DeadLetters {
 }
 
 fn client(config: &ClientConfig, sender: &mpsc::Sender<Delivered>, wake: &Wake) -> Result<Client, KafkaError> {
-    config.create_with_context(Context { log: Log::new(), delivered: sender.clone(), wake: Arc::clone(wake) })
+    let (sender, wake) = (sender.clone(), Arc::clone(wake));
+    config.create_with_context(Reports::new(move |letter: Box<Letter>, result| {
+        // The owner hangs up only when it is done with everything.
+        let _ = sender.send(Delivered { letter: *letter, result });
+        wake();
+    }))
 }
 
 /// Of the operator's options those that both kinds of clients know: security, sockets, names.

@@ -4,10 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
 
-/// Takes the log and error callbacks of a client context; each message is told once per interval, with the number left out.
+/// The context of a client that has nothing else to do, and what other contexts hand their log and error callbacks to. Each
+/// message is told once per interval, with the number left out.
 #[derive(Debug)]
 pub struct Log {
     repeats: Mutex<Repeats>,
@@ -51,7 +55,7 @@ impl Log {
         let Some(num_suppressed) = self.pass(reason) else { return };
         let num_suppressed = (num_suppressed > 0).then_some(num_suppressed);
         let code = error.rdkafka_error_code().map(|code| format!("{code:?}"));
-        if matches!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::Fatal)) {
+        if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Fatal)) {
             tracing::error!(code, reason, num_suppressed, "kafka client failed");
         } else {
             tracing::warn!(code, reason, num_suppressed, "kafka client has trouble");
@@ -67,6 +71,21 @@ impl Log {
         self.repeats.lock().unwrap_or_else(PoisonError::into_inner).pass(message, now)
     }
 }
+
+impl ClientContext for Log {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.write(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // Only told where it was asked for, and answered where records are taken.
+        if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PartitionEOF)) {
+            Self::error(self, &error, reason);
+        }
+    }
+}
+
+impl ConsumerContext for Log {}
 
 /// `[thrd:kafka:9092/1]: kafka:9092/1: Connect …`: the first part says nothing to a person.
 fn without_thread(message: &str) -> &str {

@@ -5,6 +5,7 @@ mod options;
 mod refused;
 pub mod cut_off;
 mod log;
+mod reports;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use options::{FILE, canonical, is_secret};
 
 pub use log::Log;
 pub use options::Options;
+pub use reports::Reports;
 
 /// What a client is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -82,13 +82,14 @@ impl IndexedRow {
         }
     }
 
+    /// The sets of ranges, each with another fate.
+    pub fn sets(&self) -> [&Intervals; 4] {
+        [&self.indexed, &self.dead_lettered, &self.skipped, &self.merged]
+    }
+
     /// All ranges, whatever became of them.
     pub fn finished(&self) -> Intervals {
-        let mut all = self.indexed.clone();
-        all.extend(self.dead_lettered.iter());
-        all.extend(self.skipped.iter());
-        all.extend(self.merged.iter());
-        all
+        self.sets().into_iter().flat_map(Intervals::iter).collect()
     }
 }
 

@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::kafka::{Log, set_default};
@@ -29,26 +26,6 @@ pub enum ReadError {
     Read(#[source] KafkaError),
 }
 
-#[derive(Default)]
-struct Context {
-    log: Log,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.write(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // Asked for, and answered where records are taken.
-        if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PartitionEOF)) {
-            self.log.error(&error, reason);
-        }
-    }
-}
-
-impl ConsumerContext for Context {}
-
 /// A fact, or its removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
@@ -65,7 +42,7 @@ pub struct Fact {
 /// for the end of a partition does not name the topic.
 pub struct Reader {
     // Dropping a consumer waits for brokers that may never answer.
-    consumer: ManuallyDrop<BaseConsumer<Context>>,
+    consumer: ManuallyDrop<BaseConsumer<Log>>,
     /// Topic and partition with the offset that is read next, as far as it is known.
     positions: BTreeMap<(String, i32), Option<i64>>,
     /// Those of which not all was read that was there when the ends were looked at, with these.
@@ -81,8 +58,7 @@ impl Reader {
         config.set("enable.partition.eof", "true");
         set_default(&mut config, "fetch.message.max.bytes", "1048576");
         set_default(&mut config, "queued.max.messages.kbytes", "1024");
-        let consumer: BaseConsumer<Context> =
-            config.create_with_context(Context::default()).map_err(ReadError::Client)?;
+        let consumer: BaseConsumer<Log> = config.create_with_context(Log::new()).map_err(ReadError::Client)?;
         let consumer = ManuallyDrop::new(consumer);
         let mut list = TopicPartitionList::new();
         let mut positions = BTreeMap::new();

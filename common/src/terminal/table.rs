@@ -38,6 +38,21 @@ pub fn lines<const N: usize>(columns: &[Column; N], cells: &[[String; N]], width
         .collect()
 }
 
+/// A head, the table, how many rows are left out, and notes, each line ended and none wider than `width`.
+pub fn page<const N: usize>(
+    head: &str,
+    columns: &[Column; N],
+    cells: &[[String; N]],
+    num_hidden: u64,
+    notes: &[String],
+    width: usize,
+) -> String {
+    let hidden = (num_hidden > 0).then(|| format!("… and {num_hidden} more"));
+    let notes = notes.iter().map(|note| clip(note, width));
+    let all = std::iter::once(clip(head, width)).chain(lines(columns, cells, width)).chain(hidden).chain(notes);
+    all.map(|line| line + "\n").collect()
+}
+
 /// Cells of a terminal that the text takes. East Asian wide characters take two; what is narrower than counted only costs room.
 pub fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()

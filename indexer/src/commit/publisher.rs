@@ -7,15 +7,12 @@
 
 use std::sync::{Arc, mpsc};
 
-use millrace_common::kafka::{self, Log, OptionFault};
+use millrace_common::kafka::{self, OptionFault, Reports};
 use millrace_common::ledger::indexed::{IndexedKey, IndexedRow};
 use millrace_common::ledger::{INDEXED, encode};
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer};
 
 use crate::config::Kafka;
 use crate::dead_letter::producer_options;
@@ -39,39 +36,9 @@ pub struct Published {
 /// Of removals, whose outcome nobody waits for: what is not removed now is folded once more by the next owner.
 const NO_TOKEN: usize = 0;
 
-struct Context {
-    log: Log,
-    published: mpsc::Sender<Published>,
-    wake: Arc<dyn Fn() + Send + Sync>,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.write(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.log.error(&error, reason);
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, token: usize) {
-        if token == NO_TOKEN {
-            return;
-        }
-        let result = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
-        // The owner hangs up only when it is done with everything.
-        let _ = self.published.send(Published { token, result });
-        (self.wake)();
-    }
-}
-
 pub struct Publisher {
     config: ClientConfig,
-    producer: ThreadedProducer<Context>,
+    producer: ThreadedProducer<Reports<usize>>,
     wake: Arc<dyn Fn() + Send + Sync>,
     published: mpsc::Receiver<Published>,
 }
@@ -140,7 +107,7 @@ impl Publisher {
     }
 }
 
-fn give_up(producer: ThreadedProducer<Context>) {
+fn give_up(producer: ThreadedProducer<Reports<usize>>) {
     producer.purge(PurgeConfig::default().queue().inflight());
     // Dropping a producer waits for brokers that may never answer.
     std::mem::forget(producer);
@@ -149,8 +116,15 @@ fn give_up(producer: ThreadedProducer<Context>) {
 fn client(
     config: &ClientConfig,
     wake: &Arc<dyn Fn() + Send + Sync>,
-) -> Result<(ThreadedProducer<Context>, mpsc::Receiver<Published>), KafkaError> {
+) -> Result<(ThreadedProducer<Reports<usize>>, mpsc::Receiver<Published>), KafkaError> {
     let (sender, published) = mpsc::channel();
-    let context = Context { log: Log::new(), published: sender, wake: Arc::clone(wake) };
-    Ok((config.create_with_context(context)?, published))
+    let wake = Arc::clone(wake);
+    let reports = Reports::new(move |token, result| {
+        if token != NO_TOKEN {
+            // The owner hangs up only when it is done with everything.
+            let _ = sender.send(Published { token, result });
+            wake();
+        }
+    });
+    Ok((config.create_with_context(reports)?, published))
 }

@@ -136,11 +136,9 @@ impl Source {
         Ok(Self { consumer: Arc::new(consumer), config: Arc::new(config) })
     }
 
-    /// Whether a new client hears of `topic` and this one does not. Takes its time; the last question gets more of it than
-    /// the new client took, since a slow broker cuts nobody off.
+    /// Whether a new client hears of `topic` and this one does not. Takes its time.
     pub fn is_cut_off(&self, topic: &str) -> bool {
-        const PATIENCE: Duration = Duration::from_secs(15);
-        cut_off::is_reachable_anew(&self.config, topic) && self.consumer.fetch_metadata(Some(topic), PATIENCE).is_err()
+        cut_off::is_cut_off(self.consumer.client(), &self.config, topic)
     }
 
     /// Serves one event. A message comes this way only if it was fetched before its partition had a queue of its own.

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use millrace_common::exit::Exit;
 use millrace_common::kafka::{self, Log, OptionFault};
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
@@ -50,26 +48,6 @@ impl ReadError {
     }
 }
 
-#[derive(Default)]
-struct Context {
-    log: Log,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.write(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // Asked for, and answered where records are taken.
-        if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PartitionEOF)) {
-            self.log.error(&error, reason);
-        }
-    }
-}
-
-impl ConsumerContext for Context {}
-
 /// What comes next from the topic.
 pub enum Next<'a> {
     Record(BorrowedMessage<'a>),
@@ -82,7 +60,7 @@ pub enum Next<'a> {
 /// The dead letter topic between its start and the end it had when it was opened.
 pub struct Topic {
     // Dropping a consumer waits for brokers that may never answer, and the process is about to end.
-    consumer: ManuallyDrop<BaseConsumer<Context>>,
+    consumer: ManuallyDrop<BaseConsumer<Log>>,
     name: String,
     /// Partition -> the offset after its last record, until that was read.
     ends: BTreeMap<i32, i64>,
@@ -105,8 +83,8 @@ impl Topic {
         kafka::set_default(&mut config, "fetch.message.max.bytes", "1048576");
         kafka::set_default(&mut config, "fetch.wait.max.ms", "100");
         kafka::set_default(&mut config, "queued.max.messages.kbytes", &(settings.memory >> 14).max(256).to_string());
-        let consumer = config.create_with_context(Context::default()).map_err(ReadError::Client)?;
-        let consumer: ManuallyDrop<BaseConsumer<Context>> = ManuallyDrop::new(consumer);
+        let consumer = config.create_with_context(Log::new()).map_err(ReadError::Client)?;
+        let consumer: ManuallyDrop<BaseConsumer<Log>> = ManuallyDrop::new(consumer);
         let mut ends = BTreeMap::new();
         let mut num_offsets = 0;
         let mut list = TopicPartitionList::new();
@@ -157,7 +135,7 @@ impl Topic {
 }
 
 /// The partitions of a topic.
-fn partitions(consumer: &BaseConsumer<Context>, topic: &str) -> Result<Vec<i32>, ReadError> {
+fn partitions(consumer: &BaseConsumer<Log>, topic: &str) -> Result<Vec<i32>, ReadError> {
     let unreachable = |source| ReadError::Unreachable { topic: topic.to_owned(), source };
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(unreachable)?;
     let Some(found) = metadata.topics().first() else { return Err(ReadError::NoTopic(topic.to_owned())) };

@@ -5,13 +5,11 @@ use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use millrace_common::kafka::{self, Log};
+use millrace_common::kafka::{self, Reports};
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::letter::ParkedLetter;
@@ -49,32 +47,8 @@ impl Outgoing {
 /// Taken after each poll, so that it holds no more than what is in flight.
 type Delivered = Arc<Mutex<Vec<(Arc<Outgoing>, Result<(), KafkaError>)>>>;
 
-struct Context {
-    log: Log,
-    delivered: Delivered,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.write(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.log.error(&error, reason);
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = Arc<Outgoing>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, outgoing: Arc<Outgoing>) {
-        let result = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
-        self.delivered.lock().unwrap_or_else(PoisonError::into_inner).push((outgoing, result));
-    }
-}
-
 // Dropping a producer waits for brokers that may never answer, and the process is about to end.
-type Client = ManuallyDrop<BaseProducer<Context>>;
+type Client = ManuallyDrop<BaseProducer<Reports<Arc<Outgoing>>>>;
 
 /// What was sent to a topic.
 #[derive(Default)]
@@ -275,8 +249,11 @@ impl Sender {
 }
 
 fn client(config: &ClientConfig, delivered: &Delivered) -> Result<Client, ReadError> {
-    let context = Context { log: Log::new(), delivered: Arc::clone(delivered) };
-    config.create_with_context(context).map(ManuallyDrop::new).map_err(ReadError::Client)
+    let delivered = Arc::clone(delivered);
+    let reports = Reports::new(move |outgoing, result| {
+        delivered.lock().unwrap_or_else(PoisonError::into_inner).push((outgoing, result));
+    });
+    config.create_with_context(reports).map(ManuallyDrop::new).map_err(ReadError::Client)
 }
 
 fn is_too_large(error: &KafkaError) -> bool {

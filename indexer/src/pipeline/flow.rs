@@ -2,7 +2,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "this module owns the loop and its clock")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -66,8 +65,6 @@ pub struct Flow {
     pub(super) commits: Questions,
     service: Service,
     pub(super) letters: Letters,
-    /// Letters that the topic has, by reason.
-    pub(super) num_letters: BTreeMap<&'static str, u64>,
     pub(super) publishing: Option<Publishing>,
     pub(super) health: Arc<Health>,
     pub(super) partitions: Partitions,
@@ -98,7 +95,6 @@ impl Flow {
         let limits = parts.bulk.limits;
         Self {
             intake: Intake::new(&parts.rules, limits),
-            num_letters: BTreeMap::new(),
             schedule: Schedule::new(limits.max_bytes, limits.max_documents, parts.bulk.max_backoff),
             concurrency: Concurrency::new(parts.bulk.max_in_flight),
             letters: Letters::new(parts.letters, now),
@@ -167,7 +163,6 @@ impl Flow {
         for letter in self.letters.turn(now) {
             self.meters.dead_lettered.increment(1);
             self.meters.count_dead_letter(letter.reason.as_str());
-            *self.num_letters.entry(letter.reason.as_str()).or_default() += 1;
             self.partitions.finish(letter.owner, letter.sequence, letter.size, Ending::DeadLettered);
         }
         self.retry_refused(now);

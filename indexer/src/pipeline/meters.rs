@@ -1,5 +1,7 @@
 //! Metrics of the hot path: handles kept, so that counting does not look names up.
 
+use std::collections::BTreeMap;
+
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -29,6 +31,8 @@ pub struct Meters {
     /// Of the index where it is highest.
     pub field_budget_used: Gauge,
     actions: Vec<(ActionKind, Counter)>,
+    /// Letters that the topic has, by reason: metrics cannot be read back.
+    pub num_letters: BTreeMap<&'static str, u64>,
 }
 
 impl Meters {
@@ -59,6 +63,7 @@ impl Meters {
             parked_bytes: gauge!("indexer_parked_bytes"),
             field_budget_used: gauge!("indexer_field_budget_used"),
             actions: ActionKind::ALL.into_iter().map(action).collect(),
+            num_letters: BTreeMap::new(),
         }
     }
 
@@ -81,7 +86,8 @@ impl Meters {
         counter!("indexer_item_retries_total", "status" => status.to_string()).increment(1);
     }
 
-    pub fn count_dead_letter(&self, reason: &'static str) {
+    pub fn count_dead_letter(&mut self, reason: &'static str) {
+        *self.num_letters.entry(reason).or_default() += 1;
         counter!("indexer_dead_letters_total", "reason" => reason).increment(1);
     }
 }

@@ -50,7 +50,7 @@ impl Flow {
             "unfinished_bytes": self.partitions.unfinished_bytes,
             "parked_bytes": self.parked_bytes,
             "group": self.kafka.group,
-            "dead_letters": self.num_letters,
+            "dead_letters": self.meters.num_letters,
             "fields": self.intake.fields.report(),
         });
         let picture = Picture { partitions: partitions.collect(), blocked: self.blocked(now), details };

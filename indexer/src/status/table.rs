@@ -1,9 +1,7 @@
 //! The pipeline as a table for people. Pure.
 
-use std::fmt::Write as _;
-
 use millrace_common::terminal::escape;
-use millrace_common::terminal::table::{Column, clip, grouped, lines, plural};
+use millrace_common::terminal::table::{Column, grouped, page, plural};
 use serde_json::Value;
 
 const COLUMNS: [Column; 8] = [
@@ -26,22 +24,8 @@ pub(super) fn render(status: &Value, columns: usize, rows: usize) -> String {
     // The head, the titles, the notes, one line for what is left out, and the cursor.
     let room = rows.saturating_sub(4 + notes.len()).max(1).min(sources.len());
     let cells: Vec<[String; 8]> = sources[..room].iter().map(cells).collect();
-    let mut text = clip(&headline(status), columns);
-    text.push('\n');
-    for line in lines(&COLUMNS, &cells, columns) {
-        text.push_str(&line);
-        text.push('\n');
-    }
     let num_hidden = (sources.len() - room) as u64 + status["left_out"]["sources"].as_u64().unwrap_or_default();
-    if num_hidden > 0 {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "… and {num_hidden} more");
-    }
-    for note in notes {
-        text.push_str(&clip(&note, columns));
-        text.push('\n');
-    }
-    text
+    page(&headline(status), &COLUMNS, &cells, num_hidden, &notes, columns)
 }
 
 fn headline(status: &Value) -> String {

@@ -16,7 +16,7 @@ use millrace_common::ledger::Intervals;
 use millrace_common::record::SourceId;
 use serde_json::{Value, json};
 
-use super::view::{ClockMs, Finished, View};
+use super::view::{ClockMs, View};
 
 const STEP_MS: ClockMs = 60_000;
 const NUM_STEPS: usize = 60;
@@ -92,11 +92,7 @@ impl History {
 
 /// Ranges of two writers that overlap count twice: good enough for a rate.
 fn finished_bytes(view: &View, source: SourceId) -> u64 {
-    let sets = |finished: &Finished| {
-        let row = &finished.row;
-        [&row.indexed, &row.dead_lettered, &row.skipped, &row.merged].map(Intervals::num_bytes).iter().sum::<u64>()
-    };
-    view.finished(source).iter().map(sets).sum()
+    view.finished(source).iter().flat_map(|finished| finished.row.sets()).map(Intervals::num_bytes).sum()
 }
 
 impl Series {

@@ -249,10 +249,7 @@ impl View {
 fn accounted(indexed: &HashMap<SourceId, Vec<Finished>>, source: SourceId, row: &SourceRow) -> Intervals {
     let mut all: Intervals = row.gaps.iter().map(|gap| gap.start..gap.end).collect();
     for finished in indexed.get(&source).into_iter().flatten() {
-        let row = &finished.row;
-        for set in [&row.indexed, &row.dead_lettered, &row.skipped, &row.merged] {
-            all.extend(set.iter());
-        }
+        all.extend(finished.row.sets().into_iter().flat_map(Intervals::iter));
     }
     all
 }

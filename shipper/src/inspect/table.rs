@@ -1,9 +1,7 @@
 //! The status as a table for people. Pure.
 
-use std::fmt::Write as _;
-
 use millrace_common::terminal::escape;
-use millrace_common::terminal::table::{Column, bytes, clip, grouped, lines, plural};
+use millrace_common::terminal::table::{Column, bytes, grouped, page, plural};
 use serde_json::Value;
 
 use super::source::Snapshot;
@@ -25,27 +23,13 @@ pub(super) fn render(snapshot: &Snapshot, columns: usize, rows: usize) -> String
         let behind = source["behind"].as_u64().unwrap_or_default();
         (std::cmp::Reverse(behind), source["path"].as_str().unwrap_or_default())
     });
-    let mut text = clip(&headline(snapshot), columns);
-    text.push('\n');
     let notes = notes(snapshot);
     // The head, the titles, the notes, one line for what is left out, and the cursor.
     let room = rows.saturating_sub(4 + notes.len()).max(1);
     let num_hidden = sources.len().saturating_sub(room);
     sources.truncate(room);
     let cells: Vec<[String; 7]> = sources.iter().map(|source| cells(source)).collect();
-    for line in lines(&COLUMNS, &cells, columns) {
-        text.push_str(&line);
-        text.push('\n');
-    }
-    if num_hidden > 0 {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "… and {num_hidden} more");
-    }
-    for note in notes {
-        text.push_str(&clip(&note, columns));
-        text.push('\n');
-    }
-    text
+    page(&headline(snapshot), &COLUMNS, &cells, num_hidden as u64, &notes, columns)
 }
 
 fn headline(snapshot: &Snapshot) -> String {

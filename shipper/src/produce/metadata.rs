@@ -71,7 +71,7 @@ impl MetadataWatch {
         topics: Arc<[Topic]>,
     ) -> std::io::Result<Self> {
         let (is_stopped, is_cut_off) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (stopped, cut_off) = (Arc::clone(&is_stopped), Arc::clone(&is_cut_off));
+        let (stopped, found_cut_off) = (Arc::clone(&is_stopped), Arc::clone(&is_cut_off));
         let run = move || {
             let mut faults: Vec<Option<Fault>> = vec![None; topics.len()];
             let mut suspicion = Suspicion::default();
@@ -84,8 +84,11 @@ impl MetadataWatch {
                     }
                 }
                 let is_silent = faults.iter().all(|fault| matches!(fault, Some(Fault::Silent(_))));
-                if suspicion.note(!is_silent, Instant::now()) && is_cut_off_from(&producer, &config, &topics[0].name) {
-                    cut_off.store(true, Ordering::Relaxed);
+                let is_suspicious = suspicion.note(!is_silent, Instant::now());
+                if let Some(topic) = topics.first().filter(|_| is_suspicious)
+                    && cut_off::is_cut_off(producer.client(), &config, &topic.name)
+                {
+                    found_cut_off.store(true, Ordering::Relaxed);
                 }
                 round += 1;
                 std::thread::park_timeout(Self::PACE);
@@ -96,7 +99,7 @@ impl MetadataWatch {
     }
 
     fn renew(producer: &BaseProducer<Reports>, topic: &Topic, last_fault: &mut Option<Fault>) {
-        match ask(producer, &topic.name, PATIENCE) {
+        match ask(producer, &topic.name) {
             Ok(leaders) => {
                 topic.learn(leaders);
                 *last_fault = None;
@@ -135,14 +138,9 @@ enum Fault {
     Refused(String),
 }
 
-/// The last question gets more time than the new client took: a slow broker cuts nobody off.
-fn is_cut_off_from(producer: &BaseProducer<Reports>, config: &ClientConfig, topic: &str) -> bool {
-    cut_off::is_reachable_anew(config, topic) && matches!(ask(producer, topic, PATIENCE * 3), Err(Fault::Silent(_)))
-}
-
 /// The leader of each partition.
-fn ask(producer: &BaseProducer<Reports>, topic: &str, patience: Duration) -> Result<Vec<String>, Fault> {
-    let metadata = producer.client().fetch_metadata(Some(topic), patience).map_err(Fault::Silent)?;
+fn ask(producer: &BaseProducer<Reports>, topic: &str) -> Result<Vec<String>, Fault> {
+    let metadata = producer.client().fetch_metadata(Some(topic), PATIENCE).map_err(Fault::Silent)?;
     let found = metadata.topics().iter().find(|t| t.name() == topic);
     match found {
         Some(t) if t.error().is_none() && !t.partitions().is_empty() => {

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use millrace_common::terminal::table::grouped;
 
 use super::apps::{App, Traced, Written};
 use super::machine::{self, MachineLog, Snapshot};
 use super::program::Program;
 use super::progress::{Sample, Sampler};
-use super::screen::{Screen, grouped, megabytes};
+use super::screen::{Screen, megabytes};
 use super::setup::{self, INDICES, Place};
 use super::verdict::{self, Expected, Source};
 use crate::elasticsearch::Elasticsearch;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
+use millrace_common::terminal::table::grouped;
 use serde_json::{Value, json};
 
 use super::apps::Written;
 use super::machine::{MachineLog, Snapshot};
-use super::screen::grouped;
 use super::setup::INDICES;
 use super::tally::Tally;
 use crate::elasticsearch::{Document, ElasticsearchClient};
