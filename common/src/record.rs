@@ -220,6 +220,20 @@ pub fn fingerprint(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
 }
 
+/// The [`fingerprint`] of bytes that come in pieces.
+#[derive(Default)]
+pub struct Fingerprint(Xxh3);
+
+impl Fingerprint {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub fn digest(&self) -> u64 {
+        self.0.digest()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

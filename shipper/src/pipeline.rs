@@ -135,6 +135,7 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
         until,
         links: HashMap::new(),
         scan_took: Duration::ZERO,
+        warned_of_files: 0,
         acked_events: 0,
         ack_pause: Loop::MIN_ACK_PAUSE,
     }
@@ -179,6 +180,7 @@ struct Loop {
     /// See [`scan::Scan::links`].
     links: HashMap<PathBuf, PathBuf>,
     scan_took: Duration,
+    warned_of_files: u64,
     acked_events: u64,
     ack_pause: Duration,
 }
@@ -193,6 +195,8 @@ impl Loop {
     const ACK_WAIT: Duration = Duration::from_millis(5);
     const MIN_ACK_PAUSE: Duration = Duration::from_millis(1);
     const MAX_ACK_PAUSE: Duration = Duration::from_millis(50);
+    /// Less is in the noise of what the libraries take.
+    const FEW_FILES: u64 = 500;
     const MIN_GOODBYE: Duration = Duration::from_secs(1);
 
     fn run(mut self) -> Result<Exit> {
@@ -248,9 +252,10 @@ impl Loop {
         Self::MIN_SCAN_PAUSE.max(self.scan_took * Self::SCAN_SHARE)
     }
 
-    fn publish(&self, now: Now) {
+    fn publish(&mut self, now: Now) {
         let unwatched_folders = self.watcher.num_unwatched() as u64;
         let gauges = Gauges { unwatched_folders, ..self.gauges(now) };
+        self.warn_of_memory(gauges.sources);
         self.desk.publish(Whole {
             num_sources: gauges.sources,
             unread_bytes: gauges.unread_bytes,
@@ -258,6 +263,19 @@ impl Loop {
             turn: 0,
         });
         self.board.publish(self.tailer.stats(), gauges);
+    }
+
+    /// Says once, and again when there are twice as many, that the files alone need more than is allowed.
+    fn warn_of_memory(&mut self, num_files: u64) {
+        let needed = Config::memory_for(num_files);
+        if needed > self.config.memory && num_files >= self.warned_of_files * 2 && num_files > Self::FEW_FILES {
+            self.warned_of_files = num_files;
+            warn!(
+                files = num_files,
+                "so many files need more memory than limits.memory allows: raise it to {} MiB",
+                needed.div_ceil(1 << 20)
+            );
+        }
     }
 
     fn gauges(&self, now: Now) -> Gauges {

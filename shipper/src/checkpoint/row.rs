@@ -1,6 +1,8 @@
 //! The durable facts of one source, and the text of a checkpoint. Pure.
 
-use millrace_common::record::{SourceId, fingerprint};
+use std::io::{self, Seek, Write};
+
+use millrace_common::record::{Fingerprint, SourceId, fingerprint};
 use serde::{Deserialize, Serialize};
 
 use super::gaps::Gaps;
@@ -163,16 +165,32 @@ pub enum CheckpointError {
 const MAGIC: &str = "millrace-shipper-checkpoint";
 const VERSION: u32 = 1;
 
-/// Writes a checkpoint: a header line with version and checksum, then one JSON row per line.
-pub fn to_text(rows: &[Row]) -> serde_json::Result<Vec<u8>> {
-    let mut body = Vec::with_capacity(rows.len() * 512);
+fn header(checksum: u64) -> String {
+    format!("{MAGIC} {VERSION} {checksum:016x}\n")
+}
+
+/// Writes a checkpoint: a header line with version and checksum, then one JSON row per line. It is never in memory as a
+/// whole, so the header is written last, into the place kept for it.
+pub fn write(rows: &[Row], out: &mut (impl Write + Seek)) -> io::Result<()> {
+    out.write_all(header(0).as_bytes())?;
+    let mut checksum = Fingerprint::default();
+    let mut line = Vec::new();
     for row in rows {
-        serde_json::to_writer(&mut body, row)?;
-        body.push(b'\n');
+        line.clear();
+        serde_json::to_writer(&mut line, row)?;
+        line.push(b'\n');
+        checksum.update(&line);
+        out.write_all(&line)?;
     }
-    let mut text = format!("{MAGIC} {VERSION} {:016x}\n", fingerprint(&body)).into_bytes();
-    text.extend_from_slice(&body);
-    Ok(text)
+    out.rewind()?;
+    out.write_all(header(checksum.digest()).as_bytes())
+}
+
+#[cfg(test)]
+pub fn to_text(rows: &[Row]) -> Vec<u8> {
+    let mut text = io::Cursor::new(Vec::new());
+    write(rows, &mut text).expect("memory takes it");
+    text.into_inner()
 }
 
 /// Reads a checkpoint.
@@ -231,14 +249,14 @@ mod tests {
     #[test]
     fn a_checkpoint_reads_back() {
         let rows = vec![row(), Row { generation: 2, ..row() }];
-        assert_eq!(from_text(&to_text(&rows).unwrap()).unwrap(), rows);
-        assert_eq!(from_text(&to_text(&[]).unwrap()).unwrap(), []);
+        assert_eq!(from_text(&to_text(&rows)).unwrap(), rows);
+        assert_eq!(from_text(&to_text(&[])).unwrap(), []);
     }
 
     proptest! {
         #[test]
         fn a_damaged_checkpoint_is_refused(at: prop::sample::Index, flip in 1u8..) {
-            let mut text = to_text(&[row()]).unwrap();
+            let mut text = to_text(&[row()]);
             let at = at.index(text.len());
             text[at] ^= flip;
             prop_assert!(from_text(&text).is_err());
@@ -246,7 +264,7 @@ mod tests {
 
         #[test]
         fn a_cut_checkpoint_is_refused(at: prop::sample::Index) {
-            let text = to_text(&[row()]).unwrap();
+            let text = to_text(&[row()]);
             prop_assert!(from_text(&text[..at.index(text.len())]).is_err());
         }
     }

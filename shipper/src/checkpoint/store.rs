@@ -4,7 +4,7 @@
 //! only a synced folder survives a power cut). The generation before is kept as `checkpoint.old`.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -133,9 +133,12 @@ impl DataDir {
 
     /// Replaces the checkpoint; the one before is kept beside it.
     pub fn save(&self, rows: &[Row]) -> io::Result<()> {
-        let text = row::to_text(rows)?;
         let (current, old, link) = (self.path.join(CURRENT), self.path.join(OLD), self.path.join("checkpoint.link"));
-        let aside = write_aside(&current, &text)?;
+        let aside = write_aside(&current, |file| {
+            let mut file = BufWriter::new(file);
+            row::write(rows, &mut file)?;
+            file.flush()
+        })?;
         // Only now: a disk without room must not cost the generation before.
         remove_if_there(&link)?;
         match fs::hard_link(&current, &link) {
@@ -192,13 +195,13 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 /// Replaces a file at once or not at all.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    put_in_place(&write_aside(path, text)?, path)
+    put_in_place(&write_aside(path, |file| file.write_all(text))?, path)
 }
 
-fn write_aside(path: &Path, text: &[u8]) -> io::Result<PathBuf> {
+fn write_aside(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<PathBuf> {
     let aside = path.with_extension("new");
     let mut file = File::create(&aside)?;
-    file.write_all(text)?;
+    write(&mut file)?;
     file.sync_all()?;
     Ok(aside)
 }

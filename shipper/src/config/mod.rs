@@ -53,6 +53,14 @@ impl Config {
     pub fn max_inflight(&self) -> u64 {
         self.memory / 4
     }
+
+    /// The memory that this many files need: what the process has at rest, each file's share as measured at 20,000, and
+    /// three tenths for records and windows.
+    pub fn memory_for(num_files: u64) -> u64 {
+        const AT_REST: u64 = 20 << 20;
+        const PER_FILE: u64 = 4608;
+        AT_REST + num_files * PER_FILE
+    }
 }
 
 /// Reads and checks a configuration. `name` is the file's name for messages, `text` is empty without a file.

@@ -13,7 +13,6 @@ use crate::checkpoint::gaps::Gaps;
 use crate::checkpoint::ledger::PositionLedger;
 use crate::checkpoint::row::{Guard, Print, Row};
 use crate::checkpoint::store::Store;
-use crate::encode::own_fields::{Origin, OwnFields};
 use crate::frame::assemble::Open;
 use crate::produce::Broker;
 use crate::read::{FileStat, FileSystem};
@@ -141,12 +140,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let Opened { input, path, file, stat } = opened;
         let Lineage { id, generation } = lineage;
         let shown = path.to_string_lossy();
-        let origin = Origin { host_name: &settings.host_name, path: &shown, source: id };
-        let fields = &settings.inputs[input].fields;
-        if !fields.fit(&shown) {
+        if !settings.inputs[input].fields.fit(&shown) {
             warn!(path = %path.display(), "the path fits neither `path_fields` nor the names of Kubernetes, no fields from it");
         }
-        let own = OwnFields::new(origin, &fields.at(&shown)).expect("fields are checked with the configuration");
         Source {
             id,
             input,
@@ -184,7 +180,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             hole: None,
             hole_size: None,
             unfinished: None,
-            own,
+            own: None,
             partition: None,
             max_record: settings.max_record,
             tally: Tally::default(),

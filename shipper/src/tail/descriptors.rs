@@ -64,6 +64,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     pub(super) fn close(&mut self, slot: usize) {
         if let Some(source) = self.sources[slot].as_mut() {
             source.file = None;
+            source.own = None;
             source.is_closed = true;
         }
         self.opened.retain(|&s| s != slot);

@@ -29,7 +29,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             let is_whole = !(is_awaited || (self.is_flushing && is_open));
             is_decided && is_whole && !s.is_queued && s.is_settled() && s.retry_at.is_none()
         };
-        self.is_scanned && self.ready.is_empty() && self.sources.iter().flatten().all(is_idle)
+        self.is_scanned && self.ready.is_empty() && self.rows().all(is_idle)
     }
 
     /// Leaves the rest of every file for the next start.

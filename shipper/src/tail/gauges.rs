@@ -55,7 +55,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     pub fn gauges(&self, now: Now) -> Gauges {
-        let sources = || self.sources.iter().flatten();
+        let sources = || self.rows();
         let topics: Vec<_> = self.topics.indices().map(|topic| self.topic_gauges(topic)).collect();
         let is_any = |reason| topics.iter().any(|topic| topic.blocked.contains(&reason));
         let checks = [

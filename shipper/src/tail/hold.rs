@@ -34,15 +34,15 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         held.sort_unstable();
         let limits = self.settings.hold_deleted;
         let awaited = |s: &Source<F::File>| s.size.saturating_sub(s.ledger.acknowledged());
-        let deleted = |s: &&Source<F::File>| s.fate == Fate::Deleted;
+        let deleted = |s: &Source<F::File>| s.fate == Fate::Deleted;
         let mut num_bytes: u64 = {
             let sources = held.iter().filter_map(|&(_, slot)| self.sources[slot].as_ref());
-            sources.filter(deleted).map(awaited).sum()
+            sources.filter(|s| deleted(s)).map(|s| awaited(s)).sum()
         };
         let mut may_free = true;
         for (since, slot) in held {
             let Some(source) = self.sources[slot].as_ref() else { continue };
-            let (is_deleted, awaited) = (deleted(&source), awaited(source));
+            let (is_deleted, awaited) = (deleted(source), awaited(source));
             let is_over = now.mono >= since + limits.time || (is_deleted && num_bytes > limits.bytes);
             // One at a time: the room of a file may come back only after a while.
             let takes_room = !is_over && is_deleted && may_free && self.is_disk_full(source);

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_common::record::SourceId;
 use millrace_common::retry::Delays;
 use tracing::{info, warn};
 
@@ -34,6 +35,7 @@ use self::topics::{Load, Topics};
 use crate::checkpoint::ledger::Sequence;
 use crate::checkpoint::row::Row;
 use crate::checkpoint::store::Store;
+use crate::encode::own_fields::{Origin, OwnFields};
 use crate::encode::path_fields::InputFields;
 use crate::encode::{Content, Encoder};
 use crate::frame::Framing;
@@ -104,6 +106,12 @@ impl Settings {
         let reach = framings.filter(|framing| !framing.is_plain()).map(|framing| framing.reach()).max();
         self.window + reach.unwrap_or(0)
     }
+
+    fn own_fields(&self, input: usize, path: &Path, source: SourceId) -> OwnFields {
+        let path = &path.to_string_lossy();
+        let origin = Origin { host_name: &self.host_name, path, source };
+        OwnFields::new(origin, &self.inputs[input].fields.at(path)).expect("fields are checked with the configuration")
+    }
 }
 
 pub struct Tailer<F: FileSystem, B, S> {
@@ -114,7 +122,7 @@ pub struct Tailer<F: FileSystem, B, S> {
     ledger: Box<dyn Announcer>,
     encoders: Vec<Encoder>,
     assembler: Assembler,
-    sources: Vec<Option<Source<F::File>>>,
+    sources: Vec<Option<Box<Source<F::File>>>>,
     free: Vec<usize>,
     by_identity: HashMap<Identity, usize>,
     by_path: HashMap<PathBuf, usize>,
@@ -351,7 +359,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     fn remove(&mut self, slot: usize) -> Option<Source<F::File>> {
-        let mut source = self.sources[slot].take()?;
+        let mut source = *self.sources[slot].take()?;
         if let Some(arrived) = source.rotation.carry.take() {
             self.give_back(arrived);
         }
@@ -392,7 +400,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if source.file.is_some() {
             self.opened.push_back(slot);
         }
-        self.sources[slot] = Some(source);
+        self.sources[slot] = Some(Box::new(source));
         self.is_dirty = true;
         slot
     }
@@ -408,7 +416,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Every source with its positions, for people.
     pub fn rows(&self) -> impl Iterator<Item = &Source<F::File>> {
-        self.sources.iter().flatten()
+        self.sources.iter().flatten().map(Box::as_ref)
     }
 
     /// The last bytes given up, oldest first.

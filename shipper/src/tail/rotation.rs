@@ -48,7 +48,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             (other.input == source.input && *path == source.path).then_some((*at, other.id, goes_on))
         };
         // Only the last one that left: what another one before it has open was for that one.
-        let last = self.sources.iter().flatten().filter_map(left_at).max();
+        let last = self.rows().filter_map(left_at).max();
         let before = last.filter(|(.., goes_on)| *goes_on).map(|(_, id, _)| id);
         if let Some(source) = self.sources[slot].as_mut() {
             source.rotation.follows = before;

@@ -55,7 +55,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             max_record: source.max_record,
             wrapper: record.wrapper,
         };
-        let flags = self.encoders[source.input].encode(line, &source.own, &mut self.value);
+        let own =
+            source.own.get_or_insert_with(|| Box::new(self.settings.own_fields(source.input, &source.path, source.id)));
+        let flags = self.encoders[source.input].encode(line, own, &mut self.value);
         if flags.contains(Flags::TRUNCATED) && self.settings.drops_oversize {
             self.drop_too_large(slot, record.id.range, record.open);
             return Ok(());

@@ -58,7 +58,9 @@ fn p01_broker_unreachable_for_a_minute() -> Result<()> {
 #[test]
 fn t35_twenty_thousand_files_with_256_descriptors() -> Result<()> {
     const FILES: u64 = 20_000;
-    let rig = Rig::new("t35-heavy", 2)?;
+    const MEMORY_MIB: u64 = 108;
+    let mut rig = Rig::new("t35-heavy", 2)?;
+    rig.set("limits", json!({"memory": format!("{MEMORY_MIB}MiB")}));
     for file in 0..FILES {
         let name = format!("{file}.log");
         rig.append(&name, rig.lines(&name, 0..1))?;
@@ -97,7 +99,9 @@ fn t35_twenty_thousand_files_with_256_descriptors() -> Result<()> {
     let (cpu, since) = (shipper.cpu_time().context("it runs")?, Instant::now());
     std::thread::sleep(Duration::from_secs(60));
     let cpu = shipper.cpu_time().context("it runs")? - cpu;
-    println!("{cpu:?} of CPU in {:?}, {:?} bytes resident", since.elapsed(), shipper.rss_bytes());
+    let peak_mib = shipper.peak_rss_bytes().context("it runs")? >> 20;
+    println!("{cpu:?} of CPU in {:?}, {peak_mib} MiB at most", since.elapsed());
+    assert!(peak_mib <= MEMORY_MIB, "{peak_mib} MiB");
     check_open(&shipper)?;
     assert!(cpu < since.elapsed() / 20, "{cpu:?} of CPU in {:?}", since.elapsed());
     shipper.stop()?;

@@ -126,8 +126,7 @@ impl World {
             random: Random::new(random.next()),
             is_healthy: false,
         };
-        let disk =
-            DiskState { text: row::to_text(&[]).unwrap(), random: Random::new(random.next()), is_healthy: false };
+        let disk = DiskState { text: row::to_text(&[]), random: Random::new(random.next()), is_healthy: false };
         let rows = Rows::new(Random::new(!seed));
         let now = Now { wall_ms: FIRST_HOUR_MS + 3_500_000, mono: Duration::from_secs(1) };
         let mut world = Self {
