@@ -1,9 +1,11 @@
 //! `shipper status`: where every file stands, from the running process or from the checkpoint it left; and changes of a
-//! checkpoint that nobody uses.
+//! checkpoint that nobody uses. `shipper explain`: where one line is.
 
 mod source;
 mod table;
 mod change;
+mod dry_run;
+mod explain;
 
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use millrace_common::exit::Exit;
 use millrace_common::terminal::screen::Show;
 
 pub use change::{ChangeError, Rewind};
+pub use explain::{FileLine, explain};
 use source::Snapshot;
 
 #[derive(Args, Clone, Debug, Default)]

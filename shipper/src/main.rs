@@ -9,7 +9,7 @@ use millrace_common::exit::Exit;
 use millrace_common::telemetry::logs::{self, LogFormat};
 use millrace_common::telemetry::metrics;
 use millrace_shipper::config::{self, Config, Ledger};
-use millrace_shipper::inspect::{self, Place, StatusArgs};
+use millrace_shipper::inspect::{self, FileLine, Place, StatusArgs};
 use millrace_shipper::pipeline::{self, Until};
 use tracing::error;
 
@@ -52,6 +52,20 @@ enum Command {
         /// Address at which the shipper answers [default: 127.0.0.1:9640].
         #[arg(long, value_name = "HOST:PORT", env = "SHIPPER_ADMIN_LISTEN")]
         admin_listen: Option<String>,
+    },
+    /// Follow one line to its end: its record, whether Kafka has it, whether it is indexed or dead-lettered.
+    ///
+    /// Takes the settings that the shipper runs with. Ends with 0 if it is indexed, with 75 if it is on its way, with 65 if it
+    /// will not be found.
+    Explain {
+        /// The line, by its number from 1.
+        #[arg(value_name = "FILE:LINE")]
+        line: FileLine,
+        /// Print JSON, with the record.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: Flags,
     },
     /// Print a script that completes command lines in a shell.
     Completions { shell: Shell },
@@ -194,7 +208,7 @@ fn main() -> ExitCode {
     };
     let (flags, until) = match &cli.command {
         Command::Run { settings, until } => (settings, Some(until.as_ref().map_or(Until::Signal, |_| Until::Eof))),
-        Command::Check { settings } => (settings, None),
+        Command::Check { settings } | Command::Explain { settings, .. } => (settings, None),
         Command::Status { args, config, data_dir, admin_listen } => {
             return match Flags::place(config.as_ref(), data_dir.as_ref(), admin_listen.as_ref()) {
                 Ok(place) => inspect::run(args, &place),
@@ -217,6 +231,9 @@ fn main() -> ExitCode {
             return exit.into();
         }
     };
+    if let Command::Explain { line, json, .. } = &cli.command {
+        return inspect::explain(&config, line, *json).into();
+    }
     let Some(until) = until else {
         let topics = config.topics.join("`, `");
         println!("the configuration is sound: {} input(s), topic `{topics}`", config.inputs.len());

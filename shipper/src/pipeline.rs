@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::checkpoint::store::{DataDir, DiskStore, StoreError};
 use crate::clock::Clock;
-use crate::config::{Config, Drain, Ledger, OnOversize, Partial};
+use crate::config::{Config, Drain, Ledger, Partial};
 use crate::discover::scan::{self, Patterns};
 use crate::discover::watch::Watcher;
 use crate::ledger;
@@ -30,7 +30,7 @@ use crate::produce::kafka::KafkaBroker;
 use crate::read::Disk;
 use crate::status::Board;
 use crate::tail::stats::Gauges;
-use crate::tail::{Now, Settings, Tailer};
+use crate::tail::{Now, Tailer};
 
 /// When to stop by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,10 +68,7 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
     let open_files = config.open_files.unwrap_or(allowed);
     let dir = DataDir::open(&config.data_dir)?;
     let mut loaded = dir.load()?;
-    let host_name = match &config.host_name {
-        Some(name) => name.clone(),
-        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-    };
+    let host_name = host_name(&config);
     let host_id = host_id(&config, &dir, &host_name)?;
     let waker = Waker::new().context("cannot create an eventfd")?;
     let wake = {
@@ -99,26 +96,7 @@ pub fn run(config: Config, until: Until, metrics: MetricsHandle) -> Result<Exit>
         sources = loaded.rows.len(),
         "shipper started"
     );
-    let settings = Settings {
-        inputs: config.inputs.clone(),
-        topics: config.topics.clone(),
-        host_id,
-        host_name,
-        max_record: config.max_record,
-        drops_oversize: config.on_oversize == OnOversize::Drop,
-        max_inflight: config.max_inflight(),
-        max_inflight_records,
-        window: (config.memory / 64).clamp(64 << 10, 256 << 10) as usize,
-        checkpoint_interval: config.checkpoint,
-        partial_after: config.partial_after,
-        rotate_wait: config.rotate_wait,
-        close_unlisted: config.close_unlisted,
-        close_idle: config.close_idle,
-        open_files,
-        hold_deleted: config.hold_deleted,
-        max_absent: 100,
-        ledger_interval: config.heartbeat,
-    };
+    let settings = config.tail_settings(host_id, host_name, open_files, max_inflight_records);
     let announcer = Box::new(Arc::clone(&desk));
     let mut tailer = Tailer::new(settings, Disk, broker, store, announcer, loaded.rows);
     tailer.note_corrupt(loaded.num_corrupt);
@@ -154,6 +132,12 @@ fn allow_open_files() -> usize {
         Err(_) => allowed.current,
     };
     current.map_or(ENOUGH, |limit| (limit - RESERVE.min(limit / 2)).min(ENOUGH)) as usize
+}
+
+/// `host.name` of the records: the setting, or what the system calls itself.
+pub(crate) fn host_name(config: &Config) -> String {
+    let of_system = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    config.host_name.clone().unwrap_or_else(of_system)
 }
 
 fn host_id(config: &Config, dir: &DataDir, host_name: &str) -> Result<String, StoreError> {

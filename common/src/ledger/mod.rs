@@ -7,8 +7,10 @@
 //! | [`INDEXED`] | `[group, topic, partition, source id, writer]` | [`indexed::IndexedRow`] |
 //!
 //! Every key has one writer, so compaction never loses a fact. A null value says that the key is no longer needed. Both topics
-//! have one partition and take the broker's time (`LogAppendTime`). Pure but for [`topics`] and [`reader`].
+//! have one partition and take the broker's time (`LogAppendTime`). Pure but for [`topics`], [`reader`] and
+//! [`fate::ask`].
 
+pub mod fate;
 pub mod indexed;
 pub mod intervals;
 pub mod reader;

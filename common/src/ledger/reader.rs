@@ -24,6 +24,8 @@ pub enum ReadError {
     NoTopic(String),
     #[error("cannot read the ledger")]
     Read(#[source] KafkaError),
+    #[error("the ledger was not read to its end within {0:?} without news")]
+    Late(Duration),
 }
 
 /// A fact, or its removal.

@@ -13,8 +13,8 @@ use millrace_common::kafka::Options;
 
 pub use self::raw::{Drain, Ledger, OnOversize, Partial};
 use crate::discover::scan::Patterns;
-use crate::tail::InputSettings;
 use crate::tail::hold::HoldLimits;
+use crate::tail::{InputSettings, Settings};
 
 /// Checked settings.
 #[derive(Debug)]
@@ -52,6 +52,36 @@ impl Config {
     /// Bytes on their way to Kafka: half of what the process may use beyond its own needs.
     pub fn max_inflight(&self) -> u64 {
         self.memory / 4
+    }
+
+    /// What the tailer works by. `max_inflight_records` is what the producer takes.
+    pub fn tail_settings(
+        &self,
+        host_id: String,
+        host_name: String,
+        open_files: usize,
+        max_inflight_records: u64,
+    ) -> Settings {
+        Settings {
+            inputs: self.inputs.clone(),
+            topics: self.topics.clone(),
+            host_id,
+            host_name,
+            max_record: self.max_record,
+            drops_oversize: self.on_oversize == OnOversize::Drop,
+            max_inflight: self.max_inflight(),
+            max_inflight_records,
+            window: (self.memory / 64).clamp(64 << 10, 256 << 10) as usize,
+            checkpoint_interval: self.checkpoint,
+            partial_after: self.partial_after,
+            rotate_wait: self.rotate_wait,
+            close_unlisted: self.close_unlisted,
+            close_idle: self.close_idle,
+            open_files,
+            hold_deleted: self.hold_deleted,
+            max_absent: 100,
+            ledger_interval: self.heartbeat,
+        }
     }
 
     /// The memory that this many files need: what the process has at rest, each file's share as measured at 20,000, and

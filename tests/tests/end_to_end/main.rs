@@ -4,6 +4,7 @@
 
 mod agreement;
 mod differential;
+mod explain;
 mod harness;
 mod indexer_audit;
 mod indexer_bulk;
