@@ -54,7 +54,15 @@ impl Proxy {
     ///
     /// If no port is free.
     pub fn start(target: SocketAddr) -> Result<Self> {
-        let addr = SocketAddr::from(([127, 0, 0, 1], crate::ports::free()?));
+        Self::start_on(SocketAddr::from(([127, 0, 0, 1], crate::ports::free()?)), target)
+    }
+
+    /// As [`Proxy::start`], on an address of the caller's choice.
+    ///
+    /// # Errors
+    ///
+    /// If it is taken.
+    pub fn start_on(addr: SocketAddr, target: SocketAddr) -> Result<Self> {
         let listener = listen(addr).with_context(|| format!("cannot listen on {addr}"))?;
         let shared = Arc::new(Shared {
             target,

@@ -3,6 +3,7 @@
 //! begin with the row's id.
 
 mod agreement;
+mod deploy;
 mod differential;
 mod explain;
 mod harness;
