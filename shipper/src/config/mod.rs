@@ -54,6 +54,14 @@ impl Config {
         self.memory / 4
     }
 
+    /// Three full batches: while librdkafka waits for the answers to five requests of a partition and has a further batch, its
+    /// thread spins.
+    fn max_inflight_partition(&self) -> u64 {
+        const DEFAULT_BATCH_BYTES: u64 = 1_000_000;
+        let of_options = self.options.iter().find(|(name, _)| *name == "batch.size");
+        3 * of_options.and_then(|(_, text)| text.parse().ok()).unwrap_or(DEFAULT_BATCH_BYTES)
+    }
+
     /// What the tailer works by. `max_inflight_records` is what the producer takes.
     pub fn tail_settings(
         &self,
@@ -70,6 +78,7 @@ impl Config {
             max_record: self.max_record,
             drops_oversize: self.on_oversize == OnOversize::Drop,
             max_inflight: self.max_inflight(),
+            max_inflight_partition: self.max_inflight_partition(),
             max_inflight_records,
             window: (self.memory / 64).clamp(64 << 10, 256 << 10) as usize,
             checkpoint_interval: self.checkpoint,

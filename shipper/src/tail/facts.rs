@@ -176,7 +176,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Whether something else than its file holds the source up.
     fn is_held(&self, source: &Source<F::File>) -> bool {
         let topic = self.settings.inputs[source.input].topic;
-        let is_topic_held = !self.topics.has_room(topic) || self.topics.is_full() || self.topics.is_failing(topic);
+        let is_lane_full = source.partition.is_some_and(|partition| self.topics.is_lane_full(topic, partition));
+        let is_full = is_lane_full || self.topics.is_full();
+        let is_topic_held = is_full || !self.topics.has_room(topic) || self.topics.is_failing(topic);
         let waits = source.waits_for.is_some() || source.awaits_announcement || source.waits_for_source();
         is_topic_held || waits || source.ledger.has_failed() || self.broker.num_partitions(topic).is_none()
     }

@@ -77,6 +77,8 @@ pub struct Settings {
     pub drops_oversize: bool,
     /// Bytes handed to the producer and not acknowledged, at most.
     pub max_inflight: u64,
+    /// The same in one partition. Some batches keep a broker busy; more only wait in the client.
+    pub max_inflight_partition: u64,
     /// Records that the producer takes before deliveries came back.
     pub max_inflight_records: u64,
     /// Bytes of a file that one turn looks at.
@@ -180,7 +182,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let encoders = settings.inputs.iter().map(encoder).collect();
         let buffer = vec![0; settings.buffer_bytes()];
         let max = Load { bytes: settings.max_inflight, records: settings.max_inflight_records };
-        let topics = Topics::new(settings.topics.len(), max);
+        let topics = Topics::new(settings.topics.len(), max, settings.max_inflight_partition);
         let mut absent: BTreeMap<u64, Vec<Row>> = BTreeMap::new();
         for row in rows {
             absent.entry(row.identity.inode).or_default().push(row);

@@ -68,7 +68,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                     self.ready.push_front(slot);
                     return false;
                 }
-                Stop::Blocked => self.topics.hold(self.settings.inputs[source.input].topic, slot),
+                Stop::Blocked => self.topics.hold(self.settings.inputs[source.input].topic, slot, source.partition),
                 Stop::AtEnd | Stop::Held => {}
             }
         }
@@ -90,6 +90,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             source.partition = Some(wanted);
         }
         let Some(partition) = source.partition else { return Stop::Blocked };
+        if self.topics.is_lane_full(self.settings.inputs[source.input].topic, partition) {
+            return Stop::Blocked;
+        }
         if source.hole.is_some() {
             return self.pump_hole(slot, buffer, now);
         }

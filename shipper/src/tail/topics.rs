@@ -17,6 +17,7 @@ pub struct Load {
 #[derive(Clone, Copy, Debug, Default)]
 struct Lane {
     num_outstanding: u64,
+    bytes: u64,
     /// When an answer last arrived, or the first of the outstanding records was sent.
     answered_at: Duration,
     is_told: bool,
@@ -26,8 +27,8 @@ struct Lane {
 struct Topic {
     load: Load,
     lanes: Vec<Lane>,
-    /// Sources with something to read that wait for this topic.
-    held: Vec<usize>,
+    /// Sources with something to read that wait for this topic, and the partitions that they need.
+    held: Vec<(usize, Option<i32>)>,
     /// Sources whose records were refused or failed, until one of them is acknowledged again.
     failing: BTreeSet<usize>,
 }
@@ -46,14 +47,16 @@ pub struct Topics {
     topics: Vec<Topic>,
     total: Load,
     max: Load,
+    /// Bytes on their way in one partition.
+    max_lane: u64,
 }
 
 impl Topics {
     /// A partition without an answer for longer is worth telling.
     pub const PATIENCE: Duration = Duration::from_secs(10);
 
-    pub fn new(num_topics: usize, max: Load) -> Self {
-        Self { topics: (0..num_topics).map(|_| Topic::default()).collect(), total: Load::default(), max }
+    pub fn new(num_topics: usize, max: Load, max_lane: u64) -> Self {
+        Self { topics: (0..num_topics).map(|_| Topic::default()).collect(), total: Load::default(), max, max_lane }
     }
 
     pub fn indices(&self) -> std::ops::Range<usize> {
@@ -71,6 +74,11 @@ impl Topics {
     /// Whether the only topic has used the budget up. It is asked between windows, which keeps them whole.
     pub fn is_full(&self) -> bool {
         self.topics.len() == 1 && self.total.bytes >= self.max.bytes
+    }
+
+    /// Whether the partition has as much on its way as it may. It is asked between windows, which keeps them whole.
+    pub fn is_lane_full(&self, topic: usize, partition: i32) -> bool {
+        self.topics[topic].lanes.get(partition.max(0) as usize).is_some_and(|lane| lane.bytes >= self.max_lane)
     }
 
     /// Whether one of several topics may have one more record on its way. One with nothing under way always may.
@@ -92,6 +100,7 @@ impl Topics {
             lane.answered_at = now;
         }
         lane.num_outstanding += 1;
+        lane.bytes += u64::from(num_bytes);
         for load in [&mut self.topics[topic].load, &mut self.total] {
             load.bytes += u64::from(num_bytes);
             load.records += 1;
@@ -102,6 +111,7 @@ impl Topics {
         let lane = self.lane(topic, partition);
         lane.answered_at = now;
         lane.num_outstanding -= 1;
+        lane.bytes -= u64::from(num_bytes);
         for load in [&mut self.topics[topic].load, &mut self.total] {
             load.bytes -= u64::from(num_bytes);
             load.records -= 1;
@@ -117,17 +127,25 @@ impl Topics {
     }
 
     /// Lets a source wait until [`Self::wake`].
-    pub fn hold(&mut self, topic: usize, slot: usize) {
-        self.topics[topic].held.push(slot);
+    pub fn hold(&mut self, topic: usize, slot: usize, partition: Option<i32>) {
+        self.topics[topic].held.push((slot, partition));
     }
 
     pub fn is_any_held(&self) -> bool {
         self.topics.iter().any(|topic| !topic.held.is_empty())
     }
 
-    /// The sources that may go on, if the topic has room for more than the next record.
+    /// The sources whose partition has room, if the topic has for more than the next record.
     pub fn wake(&mut self, topic: usize) -> Vec<usize> {
-        if self.fits(topic, 2) { std::mem::take(&mut self.topics[topic].held) } else { Vec::new() }
+        // A single topic has room as long as there is some at all, which is asked elsewhere.
+        if self.topics.len() > 1 && !self.fits(topic, 2) {
+            return Vec::new();
+        }
+        let held = std::mem::take(&mut self.topics[topic].held);
+        let is_full = |&(_, partition): &(usize, Option<i32>)| partition.is_some_and(|at| self.is_lane_full(topic, at));
+        let (waiting, woken): (Vec<_>, Vec<_>) = held.into_iter().partition(is_full);
+        self.topics[topic].held = waiting;
+        woken.into_iter().map(|(slot, _)| slot).collect()
     }
 
     /// Notes that a record of the source failed. Returns whether it is the first of its topic.
@@ -148,7 +166,7 @@ impl Topics {
 
     pub fn forget(&mut self, topic: usize, slot: usize) {
         self.topics[topic].failing.remove(&slot);
-        self.topics[topic].held.retain(|&held| held != slot);
+        self.topics[topic].held.retain(|&(held, _)| held != slot);
     }
 
     pub fn release_all(&mut self) {
@@ -206,19 +224,19 @@ mod tests {
 
     #[test]
     fn topics_that_do_not_answer_leave_room_for_the_others() {
-        let mut topics = Topics::new(4, MAX);
+        let mut topics = Topics::new(4, MAX, u64::MAX);
         assert_eq!([0, 1, 2, 3].map(|topic| fill(&mut topics, topic)), [4000, 2000, 1000, 500]);
         topics.settled(3, 0, 10, NOW);
         assert!(topics.wake(3).is_empty(), "one record is not worth a reading");
         (0..24).for_each(|_| topics.settled(3, 0, 10, NOW));
-        topics.hold(3, 7);
+        topics.hold(3, 7, None);
         assert_eq!(topics.wake(3), [7]);
         assert!(!topics.is_full());
     }
 
     #[test]
     fn one_topic_may_use_all() {
-        let mut topics = Topics::new(1, MAX);
+        let mut topics = Topics::new(1, MAX, u64::MAX);
         (0..799).for_each(|_| topics.sent(0, 0, 10, NOW));
         assert!(!topics.is_full() && topics.has_room(0));
         topics.sent(0, 0, 10, NOW);
@@ -226,8 +244,22 @@ mod tests {
     }
 
     #[test]
+    fn a_full_partition_holds_only_its_own_sources() {
+        let mut topics = Topics::new(1, MAX, 100);
+        (0..10).for_each(|_| topics.sent(0, 2, 10, NOW));
+        assert!(topics.is_lane_full(0, 2) && !topics.is_lane_full(0, 1) && !topics.is_full());
+        topics.hold(0, 5, Some(2));
+        topics.hold(0, 6, Some(1));
+        assert_eq!(topics.wake(0), [6]);
+        assert!(topics.wake(0).is_empty() && topics.is_any_held());
+        topics.settled(0, 2, 10, NOW);
+        assert_eq!(topics.wake(0), [5]);
+        assert!(!topics.is_any_held());
+    }
+
+    #[test]
     fn large_records_cannot_lock_a_topic_out() {
-        let mut topics = Topics::new(3, MAX);
+        let mut topics = Topics::new(3, MAX, u64::MAX);
         topics.sent(0, 0, 6000, NOW);
         topics.sent(1, 0, 6000, NOW);
         assert!(topics.has_room(2), "nothing of it is under way");
@@ -237,14 +269,14 @@ mod tests {
 
     #[test]
     fn the_number_of_records_is_shared_too() {
-        let mut topics = Topics::new(2, Load { bytes: u64::MAX, records: 100 });
+        let mut topics = Topics::new(2, Load { bytes: u64::MAX, records: 100 }, u64::MAX);
         assert_eq!(fill(&mut topics, 0), 500);
         assert_eq!(fill(&mut topics, 1), 250);
     }
 
     #[test]
     fn a_partition_without_answers_is_told_once_among_others_that_flow() {
-        let mut topics = Topics::new(1, MAX);
+        let mut topics = Topics::new(1, MAX, u64::MAX);
         topics.sent(0, 0, 10, NOW);
         topics.sent(0, 3, 10, NOW);
         let later = NOW + Duration::from_secs(9);
@@ -262,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_topic_fails_with_its_first_source_and_delivers_with_its_last() {
-        let mut topics = Topics::new(2, MAX);
+        let mut topics = Topics::new(2, MAX, u64::MAX);
         assert!(topics.failed(0, 1) && !topics.failed(0, 1) && !topics.failed(0, 2) && topics.failed(1, 3));
         assert!(!topics.delivers(0, 1) && topics.is_failing(0) && topics.delivers(0, 2) && !topics.delivers(0, 2));
         topics.forget(1, 3);

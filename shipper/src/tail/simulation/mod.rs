@@ -94,6 +94,7 @@ fn settings(kind: Kind) -> Settings {
         max_record: 4096,
         drops_oversize: false,
         max_inflight: 6000,
+        max_inflight_partition: 3000,
         max_inflight_records: CAPACITY as u64,
         window: WINDOW,
         checkpoint_interval: Duration::from_secs(1),
