@@ -43,7 +43,7 @@ pub fn load(
     settings: &[Setting],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Problem> {
-    let Draft { value, mut faults } = config::draft::<Raw>(name, text, settings, env);
+    let Draft { value, mut faults, .. } = config::draft::<Raw>(name, text, settings, env);
     let checked = value.map(|raw| {
         let templates = read_templates(&raw, &mut faults);
         (check(raw, &mut faults), templates)

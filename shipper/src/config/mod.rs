@@ -103,7 +103,7 @@ pub fn load(
     settings: &[Setting],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Faults> {
-    let Draft { value, mut faults } = config::draft::<raw::Raw>(name, text, settings, env);
+    let Draft { value, mut faults, .. } = config::draft::<raw::Raw>(name, text, settings, env);
     let checked = value.map(|raw| check::check(raw, &mut faults));
     faults.finish(checked)
 }
