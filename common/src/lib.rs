@@ -7,6 +7,7 @@ pub mod telemetry;
 pub mod kafka;
 pub mod retry;
 pub mod shutdown;
+pub mod reload;
 pub mod exit;
 pub mod ledger;
 pub mod terminal;

@@ -26,6 +26,7 @@ pub struct Signals {
 struct Asked {
     drain: AtomicBool,
     reload: AtomicBool,
+    restart: AtomicBool,
 }
 
 impl Signals {
@@ -68,15 +69,19 @@ impl Signals {
         self.asked.drain.store(true, Ordering::Relaxed);
     }
 
-    /// Asks for a reload from within, for instance when the file has changed.
-    pub fn reload(&self) {
-        self.asked.reload.store(true, Ordering::Relaxed);
+    /// Whether the pipeline is to stop and make way for one of another configuration.
+    pub fn is_restarting(&self) -> bool {
+        self.asked.restart.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn restart(&self, is_wanted: bool) {
+        self.asked.restart.store(is_wanted, Ordering::Relaxed);
     }
 
     fn take(&self, signal: i32) {
         if signal == SIGHUP {
             tracing::info!("reload asked for");
-            self.reload();
+            self.asked.reload.store(true, Ordering::Relaxed);
         } else if self.asked.drain.swap(true, Ordering::Relaxed) {
             tracing::warn!("second signal, leaving at once");
             // No destructor may run: a client's could wait for a broker that does not answer.

@@ -108,13 +108,22 @@ impl Settings {
     /// # Errors
     /// The exit code.
     pub fn load(&self, needs: &[Need]) -> Result<Config, Exit> {
+        self.try_load(needs).map_err(|(faults, exit)| {
+            eprintln!("{faults}");
+            exit
+        })
+    }
+
+    /// As [`Settings::load`], without a word.
+    ///
+    /// # Errors
+    /// All faults, one a line, and the exit code.
+    pub fn try_load(&self, needs: &[Need]) -> Result<Config, (String, Exit)> {
         let (name, text) = match &self.config {
             None => ("command line".to_owned(), String::new()),
             Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| {
-                    eprintln!("cannot read `{}`: {error}", path.display());
-                    Exit::from_io(&error)
-                })?;
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| (format!("cannot read `{}`: {error}", path.display()), Exit::from_io(&error)))?;
                 (path.display().to_string(), text)
             }
         };
@@ -122,18 +131,18 @@ impl Settings {
         if self.config.is_none() {
             let missing = self.missing(needs);
             if !missing.is_empty() {
-                eprintln!("missing: {}; give them, or a file with --config (see --help)", missing.join(", "));
-                return Err(Exit::Usage);
+                let missing = missing.join(", ");
+                return Err((
+                    format!("missing: {missing}; give them, or a file with --config (see --help)"),
+                    Exit::Usage,
+                ));
             }
             settings.splice(0..0, unused(needs));
         }
-        let config = config::load(&name, &text, &settings, &|name| std::env::var(name).ok()).map_err(|problem| {
-            eprintln!("{problem}");
-            Exit::Config
-        })?;
+        let config = config::load(&name, &text, &settings, &|name| std::env::var(name).ok())
+            .map_err(|problem| (problem.to_string(), Exit::Config))?;
         if needs.contains(&Need::Templates) && config.templates.is_none() {
-            eprintln!("missing: --templates; give it, or `templates.dir` in the file");
-            return Err(Exit::Usage);
+            return Err(("missing: --templates; give it, or `templates.dir` in the file".to_owned(), Exit::Usage));
         }
         Ok(config)
     }

@@ -3,13 +3,14 @@
 mod check;
 mod raw;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_common::config::Secret;
+use millrace_common::config::{Secret, Written};
 use millrace_common::kafka::Options;
+use millrace_common::reload::Configuration;
 
 use crate::bulk::batch::Limits;
 use crate::map::{RuleOptions, TemplateSet};
@@ -35,6 +36,23 @@ pub struct Config {
     /// Whether the ledger's topics are used.
     pub ledger: bool,
     pub expect: Vec<Expect>,
+    /// To tell it from another one: what was written,
+    pub written: Written,
+    /// and files whose content counts.
+    pub files: BTreeSet<PathBuf>,
+}
+
+/// What stands until a restart: who judges the pipeline is made once.
+pub const FIXED: &[&str] = &["ledger"];
+
+impl Configuration for Config {
+    fn written(&self) -> &Written {
+        &self.written
+    }
+
+    fn files(&self) -> BTreeSet<PathBuf> {
+        self.files.clone()
+    }
 }
 
 /// A host that must be there.
@@ -60,9 +78,17 @@ pub struct Elasticsearch {
     pub hosts: Vec<String>,
     pub authentication: Authentication,
     pub ca_file: Option<PathBuf>,
+    pub client_certificate: Option<ClientCertificate>,
     pub accept_any_certificate: bool,
     pub gzip: bool,
     pub request_timeout: Duration,
+}
+
+/// PEM files.
+#[derive(Clone, Debug)]
+pub struct ClientCertificate {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug)]

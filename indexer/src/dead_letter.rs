@@ -177,12 +177,10 @@ impl DeadLetters {
         self.delivered.try_recv().ok()
     }
 
-    /// Gives up what is still on its way, whose records are not committed. The process is about to end.
-    pub fn close(self) {
-        for producer in self.alone.into_iter().chain([self.producer]) {
+    /// Gives up what is still on its way, whose records are not committed.
+    pub fn give_up(&self) {
+        for producer in self.alone.iter().chain([&self.producer]) {
             producer.purge(PurgeConfig::default().queue().inflight());
-            // Dropping a producer waits for brokers that may never answer.
-            std::mem::forget(producer);
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::watch::history::History;
 use crate::watch::judge::State;
 use crate::watch::reading::Shared;
 use crate::watch::report;
+use crate::watch::view::View;
 
 /// A loop that did not turn for this long hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
@@ -25,8 +26,15 @@ pub struct Health {
     /// Milliseconds from `started` to the last turn of the loop; 0 before the first.
     last_turn: AtomicU64,
     picture: Mutex<Picture>,
-    /// What is known of the whole pipeline; `None` without the ledger.
-    watched: Option<Arc<Shared>>,
+    watched: Mutex<Watched>,
+}
+
+/// What is known of the whole pipeline; nothing without the ledger.
+#[derive(Default)]
+struct Watched {
+    shown: Option<Arc<Shared>>,
+    /// Takes its place once the ledger was read to its end.
+    next: Option<Arc<Shared>>,
 }
 
 /// The owner's state as of its last look.
@@ -52,11 +60,10 @@ pub struct PartitionPicture {
 }
 
 impl Health {
-    /// `watched`: what is known of the whole pipeline, unless the ledger is off.
-    pub fn new(now: Instant, reason: &str, watched: Option<Arc<Shared>>) -> Self {
+    pub fn new(now: Instant, reason: &str) -> Self {
         let blocked = vec![("starting", reason.to_owned())];
         let picture = Mutex::new(Picture { blocked, ..Picture::default() });
-        Self { started: now, last_turn: AtomicU64::new(0), picture, watched }
+        Self { started: now, last_turn: AtomicU64::new(0), picture, watched: Mutex::default() }
     }
 
     /// The loop turned.
@@ -69,13 +76,34 @@ impl Health {
         *self.picture() = picture;
     }
 
-    pub fn watched(&self) -> Option<Arc<Shared>> {
-        self.watched.clone()
+    /// Begins a view of the whole pipeline. The one before is shown until this one knows as much.
+    pub fn begin(&self, view: View) -> Arc<Shared> {
+        let mut watched = self.lock_watched();
+        let before = watched.next.take().filter(|next| next.is_synced()).or(watched.shown.take());
+        let next = Arc::new(match &before {
+            Some(before) => before.next(view),
+            None => Shared::new(view),
+        });
+        *watched = Watched { shown: before, next: Some(Arc::clone(&next)) };
+        next
+    }
+
+    /// What is known of the whole pipeline, unless the ledger is off.
+    fn watched(&self) -> Option<Arc<Shared>> {
+        let mut watched = self.lock_watched();
+        if let Some(next) = watched.next.take_if(|next| next.is_synced()) {
+            watched.shown = Some(next);
+        }
+        watched.shown.clone().or_else(|| watched.next.clone())
+    }
+
+    fn lock_watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What `/pipeline` answers, and whether all is well.
     pub fn pipeline(&self) -> (bool, Value) {
-        let Some(shared) = &self.watched else {
+        let Some(shared) = self.watched() else {
             return (false, json!({ "status": "UNKNOWN", "reason": LEDGER_OFF, "sources": [], "left_out": 0 }));
         };
         let now_ms = shared.now_ms();
@@ -85,8 +113,8 @@ impl Health {
 
     /// What `/history` answers.
     pub fn history(&self) -> Value {
-        let report = |shared: &Arc<Shared>| shared.history().report();
-        self.watched.as_ref().map_or_else(|| History::default().report(), report)
+        let report = |shared: Arc<Shared>| shared.history().report();
+        self.watched().map_or_else(|| History::default().report(), report)
     }
 
     fn picture(&self) -> MutexGuard<'_, Picture> {
@@ -96,7 +124,7 @@ impl Health {
 
 impl Health {
     fn pipeline_status(&self) -> Value {
-        let Some(shared) = &self.watched else {
+        let Some(shared) = self.watched() else {
             return json!({
                 "pipeline": { "status": "UNKNOWN", "reason": LEDGER_OFF }, "states": {}, "hosts": [], "sources": [],
                 "left_out": { "hosts": 0, "sources": 0 },
@@ -108,7 +136,7 @@ impl Health {
     }
 
     fn gauges_of_sources(&self, gauges: &mut Gauges) {
-        let Some(shared) = &self.watched else { return };
+        let Some(shared) = self.watched() else { return };
         let now_ms = shared.now_ms();
         let verdicts = shared.view().judge(now_ms);
         // Without a view nothing is told, so that nobody takes old numbers for new ones.
@@ -185,5 +213,31 @@ impl admin::Health for Health {
         if seconds.is_finite() {
             gauges.set("indexer_lag_seconds", "Age of the oldest unfinished record known.", &[], seconds);
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "some instant to count from")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_is_shown_until_the_next_one_knows_as_much() {
+        let health = Health::new(Instant::now(), "starting");
+        let begin = || health.begin(View::new("group", &["logs".to_owned()], &[]));
+        let is_shown = |shared: &Arc<Shared>| health.watched().is_some_and(|shown| Arc::ptr_eq(&shown, shared));
+        assert!(health.watched().is_none());
+        let first = begin();
+        assert!(is_shown(&first));
+        first.view().note_synced(0);
+        let second = begin();
+        assert!(is_shown(&first));
+        // One that never knew anything gives way at once.
+        let third = begin();
+        assert!(is_shown(&first));
+        second.view().note_synced(1);
+        assert!(is_shown(&first));
+        third.view().note_synced(2);
+        assert!(is_shown(&third));
     }
 }

@@ -7,14 +7,14 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::Parser as _;
 use millrace_common::exit::Exit;
+use millrace_common::reload::{self, Loaded, Reloads, Rules};
 use millrace_common::shutdown::Signals;
 use millrace_common::telemetry::{admin, logs, metrics};
-use millrace_indexer::cli::{self, Cli, Command, Need};
-use millrace_indexer::config::Config;
+use millrace_indexer::cli::{self, Cli, Command, Need, Settings};
+use millrace_indexer::config::{Config, FIXED};
 use millrace_indexer::health::Health;
-use millrace_indexer::watch::reading::Shared;
-use millrace_indexer::watch::view::View;
-use millrace_indexer::{dlq, pages, pipeline, templates};
+use millrace_indexer::pipeline::{self, Ended};
+use millrace_indexer::{dlq, pages, templates};
 
 const RUN_NEEDS: &[Need] = &[Need::Kafka, Need::Elasticsearch];
 
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         }
     };
     logs::init(cli.log_format, "info");
-    match &cli.command {
+    match cli.command {
         Command::Check(settings) => match settings.load(RUN_NEEDS) {
             Ok(config) => {
                 config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
@@ -37,21 +37,21 @@ fn main() -> ExitCode {
             }
             Err(exit) => exit.into(),
         },
-        Command::Run(settings) => match settings.load(RUN_NEEDS) {
-            Ok(config) => run(config).unwrap_or_else(|error| {
+        Command::Run(settings) => match reload::load(settings.config.as_ref(), || settings.load(RUN_NEEDS)) {
+            Ok(loaded) => run(loaded, settings).unwrap_or_else(|error| {
                 tracing::error!("{error:#}");
                 Exit::Io
             }),
             Err(exit) => exit,
         }
         .into(),
-        Command::Templates(command) => templates::command::run(command).into(),
+        Command::Templates(command) => templates::command::run(&command).into(),
         Command::Preview(preview) => preview.run().into(),
         Command::Retention(retention) => retention.run().into(),
         Command::Status(status) => status.run().into(),
         Command::Audit(audit) => audit.run().into(),
-        Command::Dlq(command) => dlq::run(command).into(),
-        Command::Completions { shell } => match std::io::stdout().write_all(&cli::completions(*shell)) {
+        Command::Dlq(command) => dlq::run(&command).into(),
+        Command::Completions { shell } => match std::io::stdout().write_all(&cli::completions(shell)) {
             Ok(()) => Exit::Clean.into(),
             Err(_) => Exit::Io.into(),
         },
@@ -59,16 +59,49 @@ fn main() -> ExitCode {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the start of the process")]
-fn run(config: Config) -> anyhow::Result<Exit> {
-    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+fn run(loaded: Loaded<Config>, settings: Settings) -> anyhow::Result<Exit> {
     let owner = thread::current();
-    let signals = Signals::install(move || owner.unpark()).context("cannot listen for signals")?;
+    let wake = move || owner.unpark();
+    let (looker, woken) = reload::waker();
+    let wake_both = {
+        let wake = wake.clone();
+        move || {
+            wake();
+            looker.wake();
+        }
+    };
+    let signals = Signals::install(wake_both).context("cannot listen for signals")?;
     let metrics = metrics::install("indexer", env!("CARGO_PKG_VERSION"))?;
-    let view = || View::new(&config.kafka.group, &config.kafka.topics, &config.expect);
-    let watched = config.ledger.then(|| Arc::new(Shared::new(view())));
-    let health = Arc::new(Health::new(Instant::now(), "no Kafka broker has answered yet", watched));
-    let options = admin::AdminOptions { listen: config.admin_listen.clone(), program: "indexer" };
-    let pages = pages::routes(Arc::clone(&health));
-    let _admin = admin::spawn(options, Arc::clone(&health) as Arc<dyn admin::Health>, metrics, pages)?;
-    pipeline::run(config, &signals, health)
+    let rules = rules(&loaded.config, settings);
+    let reloads = Reloads::start(rules, &loaded, &signals, woken, wake).context("cannot start a thread")?;
+    let health = Arc::new(Health::new(Instant::now(), "no Kafka broker has answered yet"));
+    let (mut config, mut endpoint) = (loaded.config, None);
+    loop {
+        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        if endpoint.as_ref().is_none_or(|(listen, _)| *listen != config.admin_listen) {
+            // Its port may be the same.
+            drop(endpoint.take());
+            let options = admin::AdminOptions { listen: config.admin_listen.clone(), program: "indexer" };
+            let (pages, told) = (pages::routes(Arc::clone(&health)), Arc::clone(&health) as Arc<dyn admin::Health>);
+            endpoint = Some((config.admin_listen.clone(), admin::spawn(options, told, metrics.clone(), pages)?));
+        }
+        match pipeline::run(config, &signals, &health)? {
+            Ended::Exit(exit) => return Ok(exit),
+            Ended::Restart => config = reloads.take().context("there is no configuration to go on with")?,
+        }
+    }
+}
+
+/// How the configuration is loaded anew: as at the start.
+fn rules(running: &Config, settings: Settings) -> Rules<Config> {
+    let mut listen = running.admin_listen.clone();
+    let prove = move |config: &Config| {
+        pipeline::prove(config).map_err(|error| format!("{error:#}"))?;
+        admin::prove_listen(&listen, &config.admin_listen).map_err(|error| format!("admin.listen: {error}"))?;
+        listen.clone_from(&config.admin_listen);
+        Ok(())
+    };
+    let file = settings.config.clone();
+    let load = move || settings.try_load(RUN_NEEDS).map_err(|(faults, _)| faults);
+    Rules { program: "indexer", file, load: Box::new(load), prove: Box::new(prove), fixed: FIXED }
 }

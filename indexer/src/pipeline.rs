@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "an edge module: waiting for brokers is part of being alive")]
 
 mod answers;
+mod ending;
 mod field_tally;
 mod flow;
 mod intake;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use millrace_common::exit::Exit;
+use millrace_common::kafka;
 use millrace_common::shutdown::Signals;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -42,15 +44,37 @@ use crate::dead_letter::DeadLetters;
 use crate::health::Health;
 use crate::templates::Templates;
 use crate::watch::thread::Watch;
+use crate::watch::view::View;
 use flow::{Flow, Parts};
 use publish::Publishing;
 
 /// Assumed while no topic is there yet.
 const USUAL_PARTITIONS: usize = 12;
 
-/// Runs until a signal asks for the end. Must be called on the thread that `signals` wakes.
-pub fn run(config: Config, signals: &Signals, health: Arc<Health>) -> anyhow::Result<Exit> {
-    let Some(num_partitions) = await_brokers(&config.kafka, signals, &health)? else { return Ok(Exit::Clean) };
+/// How a pipeline ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Exit(Exit),
+    /// Another configuration waits.
+    Restart,
+}
+
+/// Whether the clients can be made, with all the files that the settings name.
+///
+/// # Errors
+/// Why not.
+pub fn prove(config: &Config) -> anyhow::Result<()> {
+    Client::new(config.elasticsearch.clone()).context("elasticsearch")?;
+    probe(&config.kafka).map(|_| ())
+}
+
+/// Runs until a signal asks for the end, or for a restart. Must be called on the thread that `signals` wakes.
+pub fn run(config: Config, signals: &Signals, health: &Arc<Health>) -> anyhow::Result<Ended> {
+    let watched =
+        config.ledger.then(|| health.begin(View::new(&config.kafka.group, &config.kafka.topics, &config.expect)));
+    let Some(num_partitions) = await_brokers(&config.kafka, signals, health)? else {
+        return Ok(if signals.is_draining() { Ended::Exit(Exit::Clean) } else { Ended::Restart });
+    };
     let owner = thread::current();
     let wake = move || owner.unpark();
     let client = Client::new(config.elasticsearch.clone()).context("elasticsearch")?;
@@ -61,7 +85,7 @@ pub fn run(config: Config, signals: &Signals, health: Arc<Health>) -> anyhow::Re
     let questions =
         Questions::start("kafka-questions", source.clone(), wake.clone()).context("cannot start a thread")?;
     let commits = Questions::start("kafka-commits", source.clone(), wake.clone()).context("cannot start a thread")?;
-    let publishing = match health.watched() {
+    let publishing = match watched {
         Some(shared) => {
             let publisher = Publisher::new(&config.kafka, wake.clone())?;
             let watch = Watch::start(config.kafka.clone(), shared, wake).context("cannot start a thread")?;
@@ -81,22 +105,32 @@ pub fn run(config: Config, signals: &Signals, health: Arc<Health>) -> anyhow::Re
         service,
         letters,
         publishing,
-        health,
+        health: Arc::clone(health),
     };
-    Ok(Flow::new(parts, Instant::now()).run(signals))
+    let (ended, clients) = Flow::new(parts, Instant::now()).run(signals);
+    match ended {
+        Ended::Restart => kafka::retire(clients),
+        // Dropping them would wait for brokers that may never answer; the process ends now.
+        Ended::Exit(_) => std::mem::forget(clients),
+    }
+    Ok(ended)
 }
 
-/// Waits until a broker answers. Returns how many partitions the topics have together; `None` if the end is wanted first.
-fn await_brokers(settings: &Kafka, signals: &Signals, health: &Health) -> anyhow::Result<Option<usize>> {
-    let mut config: ClientConfig =
-        millrace_common::kafka::consumer("indexer", &settings.brokers, &settings.group, &settings.options)
-            .map_err(|faults| anyhow::anyhow!(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+/// A client that belongs to no group.
+fn probe(settings: &Kafka) -> anyhow::Result<BaseConsumer<consume::Context>> {
+    let mut config: ClientConfig = kafka::consumer("indexer", &settings.brokers, &settings.group, &settings.options)
+        .map_err(|faults| anyhow::anyhow!(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
     config.remove("group.id");
     // With our context, so that a refused login is told, and not only that nobody answers.
-    let probe: BaseConsumer<consume::Context> =
-        config.create_with_context(consume::Context::default()).context("cannot set up the Kafka client")?;
+    config.create_with_context(consume::Context::default()).context("cannot set up the Kafka client")
+}
+
+/// Waits until a broker answers. Returns how many partitions the topics have together; `None` if the end, or a restart, is wanted first.
+fn await_brokers(settings: &Kafka, signals: &Signals, health: &Health) -> anyhow::Result<Option<usize>> {
+    let probe = probe(settings)?;
+    let is_wanted = || !signals.is_draining() && !signals.is_restarting();
     let mut was_told = false;
-    while !signals.is_draining() {
+    while is_wanted() {
         health.turned(Instant::now());
         match probe.fetch_metadata(None, Duration::from_secs(3)) {
             Ok(metadata) => {
@@ -113,7 +147,7 @@ fn await_brokers(settings: &Kafka, signals: &Signals, health: &Health) -> anyhow
         }
         // Serves what the client has to report; an event that is no message reads as nothing.
         let until = Instant::now() + Duration::from_millis(500);
-        while Instant::now() < until && !signals.is_draining() {
+        while Instant::now() < until && is_wanted() {
             probe.poll(Duration::from_millis(50));
         }
     }

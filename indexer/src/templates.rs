@@ -37,7 +37,7 @@ pub enum ReadError {
     Faulty(Vec<TemplateFault>),
 }
 
-/// Reads all `*.json` files below a folder.
+/// Reads all `*.json` files below a folder. Names that begin with a dot are left out, among them those of Kubernetes (`..data`).
 pub fn read_dir(dir: &Path) -> Result<TemplateSet, ReadError> {
     let mut files = Vec::new();
     collect(dir, dir, &mut files)?;
@@ -51,7 +51,11 @@ fn collect(root: &Path, dir: &Path, files: &mut Vec<TemplateFile>) -> Result<(),
         move |cause| ReadError::Io { path, cause }
     };
     for entry in std::fs::read_dir(dir).map_err(io(dir))? {
-        let path = entry.map_err(io(dir))?.path();
+        let entry = entry.map_err(io(dir))?;
+        let path = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
         if path.is_dir() {
             collect(root, &path, files)?;
         } else if path.extension().is_some_and(|extension| extension == "json") {

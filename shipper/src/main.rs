@@ -6,6 +6,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use millrace_common::config::Setting;
 use millrace_common::exit::Exit;
+use millrace_common::reload;
 use millrace_common::telemetry::logs::{self, LogFormat};
 use millrace_common::telemetry::metrics;
 use millrace_shipper::config::{self, Config, Ledger};
@@ -206,12 +207,22 @@ fn main() -> ExitCode {
             return if fault.use_stderr() { Exit::Usage } else { Exit::Clean }.into();
         }
     };
-    let (flags, until) = match &cli.command {
-        Command::Run { settings, until } => (settings, Some(until.as_ref().map_or(Until::Signal, |_| Until::Eof))),
-        Command::Check { settings } | Command::Explain { settings, .. } => (settings, None),
+    let (flags, until) = match cli.command {
+        Command::Run { settings, until } => (settings, Some(until.map_or(Until::Signal, |_| Until::Eof))),
+        Command::Check { settings } => (settings, None),
+        Command::Explain { line, json, settings } => {
+            return match settings.load() {
+                Ok(config) => inspect::explain(&config, &line, json),
+                Err((faults, exit)) => {
+                    eprintln!("{faults}");
+                    exit
+                }
+            }
+            .into();
+        }
         Command::Status { args, config, data_dir, admin_listen } => {
             return match Flags::place(config.as_ref(), data_dir.as_ref(), admin_listen.as_ref()) {
-                Ok(place) => inspect::run(args, &place),
+                Ok(place) => inspect::run(&args, &place),
                 Err((faults, exit)) => {
                     eprintln!("{faults}");
                     exit
@@ -220,21 +231,19 @@ fn main() -> ExitCode {
             .into();
         }
         Command::Completions { shell } => {
-            let printed = std::io::stdout().write_all(&completions(*shell));
+            let printed = std::io::stdout().write_all(&completions(shell));
             return printed.map_or(Exit::Io, |()| Exit::Clean).into();
         }
     };
-    let config = match flags.load() {
-        Ok(config) => config,
+    let loaded = match reload::load(flags.config.as_ref(), || flags.load()) {
+        Ok(loaded) => loaded,
         Err((faults, exit)) => {
             eprintln!("{faults}");
             return exit.into();
         }
     };
-    if let Command::Explain { line, json, .. } = &cli.command {
-        return inspect::explain(&config, line, *json).into();
-    }
     let Some(until) = until else {
+        let config = &loaded.config;
         let topics = config.topics.join("`, `");
         println!("the configuration is sound: {} input(s), topic `{topics}`", config.inputs.len());
         if config.ledger == Ledger::Off {
@@ -245,9 +254,11 @@ fn main() -> ExitCode {
         return Exit::Clean.into();
     };
     logs::init(cli.log_format, "info");
+    let rules =
+        pipeline::rules(&loaded.config, flags.config.clone(), move || flags.load().map_err(|(faults, _)| faults));
     let ended = metrics::install("shipper", env!("CARGO_PKG_VERSION"))
         .map_err(anyhow::Error::from)
-        .and_then(|handle| pipeline::run(config, until, handle));
+        .and_then(|handle| pipeline::run(loaded, rules, until, &handle));
     match ended {
         Ok(exit) => exit.into(),
         Err(fault) => {

@@ -20,7 +20,8 @@ pub struct Board {
     is_draining: AtomicBool,
     wants_status: AtomicBool,
     facts: Mutex<Facts>,
-    desk: Arc<Desk>,
+    /// That of the pipeline that runs.
+    desk: Mutex<Arc<Desk>>,
     answered: Condvar,
     wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -37,7 +38,7 @@ impl Board {
     const STATUS_WAIT: Duration = Duration::from_secs(2);
 
     #[expect(clippy::disallowed_methods, reason = "an edge: the age of the last turn is judged by the real clock")]
-    pub fn new(desk: Arc<Desk>, wake: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             started: Instant::now(),
             turned_ms: AtomicU64::new(0),
@@ -45,7 +46,7 @@ impl Board {
             is_draining: AtomicBool::new(false),
             wants_status: AtomicBool::new(false),
             facts: Mutex::default(),
-            desk,
+            desk: Mutex::new(Arc::new(Desk::new(false))),
             answered: Condvar::new(),
             wake: Box::new(wake),
         }
@@ -53,6 +54,15 @@ impl Board {
 
     fn facts(&self) -> std::sync::MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// A pipeline begins.
+    pub fn set_desk(&self, desk: Arc<Desk>) {
+        *self.desk.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = desk;
+    }
+
+    fn desk(&self) -> Arc<Desk> {
+        Arc::clone(&self.desk.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
     pub fn turned(&self) {
@@ -87,7 +97,7 @@ impl Board {
 impl Board {
     /// What is not read, by input. A thread that reads no files saw it too, in case that the one that does hangs.
     fn tell_behind(&self, gauges: &Gauges, series: &mut Series) {
-        let report = self.desk.report();
+        let report = self.desk().report();
         for (input, unread) in &gauges.unread_by_input {
             let behind = report.inputs.get(input).copied().unwrap_or_default();
             let labels = [("input", input.as_str())];
@@ -134,7 +144,7 @@ impl Health for Board {
         (self.wake)();
         let waited = self.answered.wait_timeout_while(facts, Self::STATUS_WAIT, |facts| facts.status.is_none());
         let (mut facts, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
-        let unanswered = || json!({"error": "the tailing thread does not answer", "ledger": self.desk.status()});
+        let unanswered = || json!({"error": "the tailing thread does not answer", "ledger": self.desk().status()});
         facts.status.take().unwrap_or_else(unanswered)
     }
 

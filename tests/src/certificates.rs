@@ -1,10 +1,18 @@
-//! Certificates of a test's own, by the `openssl` program.
+//! Certificates of a test's own, by the `openssl` program and its library.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::PKey;
+use openssl::x509::{X509, X509NameBuilder};
 
 /// A certificate authority in a folder.
 pub struct Authority {
@@ -44,6 +52,36 @@ impl Authority {
         let files = ["-in", &request, "-extfile", &extension, "-out", &certificate];
         openssl(&self.dir, &[&sign[..], &files].concat())?;
         Ok((self.dir.join(certificate), self.dir.join(key)))
+    }
+}
+
+impl Authority {
+    /// Writes `<name>.pem` and `<name>.key` for a client, valid for this long from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the authority's own files cannot be read, or `openssl` fails.
+    pub fn issue_for(&self, name: &str, validity: Duration) -> Result<(PathBuf, PathBuf)> {
+        let read = |name: &str| fs::read(self.dir.join(name));
+        let (ca, ca_key) = (X509::from_pem(&read("ca.pem")?)?, PKey::private_key_from_pem(&read("ca.key")?)?);
+        let key = PKey::from_ec_key(EcKey::generate(&*EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?)?)?;
+        let mut subject = X509NameBuilder::new()?;
+        subject.append_entry_by_text("CN", name)?;
+        let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
+        let mut certificate = X509::builder()?;
+        certificate.set_version(2)?;
+        certificate.set_serial_number(&*BigNum::from_u32(u32::try_from(now)?)?.to_asn1_integer()?)?;
+        certificate.set_subject_name(&subject.build())?;
+        certificate.set_issuer_name(ca.subject_name())?;
+        certificate.set_pubkey(&key)?;
+        // Clocks are told in whole seconds.
+        certificate.set_not_before(&*Asn1Time::from_unix(now - 1)?)?;
+        certificate.set_not_after(&*Asn1Time::from_unix(now + i64::try_from(validity.as_secs())?)?)?;
+        certificate.sign(&ca_key, MessageDigest::sha256())?;
+        let (pem, key_file) = (self.dir.join(format!("{name}.pem")), self.dir.join(format!("{name}.key")));
+        fs::write(&pem, certificate.build().to_pem()?)?;
+        fs::write(&key_file, key.private_key_to_pem_pkcs8()?)?;
+        Ok((pem, key_file))
     }
 }
 

@@ -2,14 +2,16 @@
 //! records every item of every bulk request, keeps documents with `create` semantics, and answers as its script says.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::BufReader;
+use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod, SslVerifyMode};
 use serde_json::{Value, json};
 
 use crate::wire::Request;
@@ -100,6 +102,8 @@ struct Shared {
     only_counts: AtomicBool,
     num_counted: AtomicU64,
     is_stopped: AtomicBool,
+    /// TLS that demands a certificate of the client.
+    tls: Option<SslAcceptor>,
 }
 
 /// The running server.
@@ -112,6 +116,21 @@ pub struct FakeElasticsearch {
 impl FakeElasticsearch {
     /// Starts on a free port and takes everything until told otherwise.
     pub fn start() -> Result<Self> {
+        Self::start_with(None)
+    }
+
+    /// As [`FakeElasticsearch::start`], with TLS: it shows the certificate in these PEM files, and turns away whoever shows none
+    /// of `authority` that is valid at that moment.
+    pub fn start_secured(authority: &Path, certificate: &Path, key: &Path) -> Result<Self> {
+        let mut tls = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+        tls.set_certificate_chain_file(certificate)?;
+        tls.set_private_key_file(key, SslFiletype::PEM)?;
+        tls.set_ca_file(authority)?;
+        tls.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+        Self::start_with(Some(tls.build()))
+    }
+
+    fn start_with(tls: Option<SslAcceptor>) -> Result<Self> {
         let state = State {
             script: Box::new(|_| Answer::Index),
             bulks: Vec::new(),
@@ -129,6 +148,7 @@ impl FakeElasticsearch {
             only_counts: AtomicBool::new(false),
             num_counted: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
+            tls,
         });
         let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
         let address = listener.local_addr()?;
@@ -137,7 +157,8 @@ impl FakeElasticsearch {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -213,11 +234,16 @@ impl FakeElasticsearch {
         {
             bail!("the fake server's acceptor panicked");
         }
+        self.cut();
+        Ok(())
+    }
+
+    /// Closes all connections.
+    pub fn cut(&self) {
         for connection in self.state().connections.drain(..) {
             // It may be closed already.
             let _ = connection.shutdown(Shutdown::Both);
         }
-        Ok(())
     }
 
     /// Opens the same port again.
@@ -254,21 +280,23 @@ fn accept(shared: Arc<Shared>, listener: TcpListener) -> JoinHandle<()> {
             }
             let Ok(connection) = connection else { continue };
             let _ = connection.set_nodelay(true);
-            if let Ok(copy) = connection.try_clone() {
-                shared.state().connections.push(copy);
-            }
+            let (Ok(copy), Ok(other)) = (connection.try_clone(), connection.try_clone()) else { continue };
+            shared.state().connections.push(copy);
             let shared = Arc::clone(&shared);
             // Ends with its connection, which the client or `close_port` closes.
             thread::spawn(move || {
-                let _ = serve(&shared, connection);
+                let _ = match &shared.tls {
+                    None => serve(&shared, connection),
+                    Some(tls) => tls.accept(connection).map_err(Into::into).and_then(|tls| serve(&shared, tls)),
+                };
+                let _ = other.shutdown(Shutdown::Both);
             });
         }
     })
 }
 
-fn serve(shared: &Arc<Shared>, connection: TcpStream) -> Result<()> {
-    let mut writer = connection.try_clone()?;
-    let mut reader = BufReader::new(connection);
+fn serve(shared: &Arc<Shared>, stream: impl Read + Write) -> Result<()> {
+    let mut reader = BufReader::new(stream);
     while let Some(request) = Request::read(&mut reader)? {
         let path = request.path.split('?').next().unwrap_or_default().trim_matches('/').to_owned();
         let reply = match path.as_str() {
@@ -277,12 +305,10 @@ fn serve(shared: &Arc<Shared>, connection: TcpStream) -> Result<()> {
             _ => Some(other(shared, &request, &path)),
         };
         let Some((status, headers, body)) = reply else {
-            writer.shutdown(Shutdown::Both)?;
             return Ok(());
         };
-        request.answer(&mut writer, status, &headers, &body)?;
+        request.answer(reader.get_mut(), status, &headers, &body)?;
         if headers.iter().any(|(name, value)| *name == "connection" && value == "close") {
-            writer.shutdown(Shutdown::Both)?;
             return Ok(());
         }
     }

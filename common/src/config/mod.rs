@@ -15,6 +15,7 @@ mod flags;
 mod suggest;
 mod schema;
 mod check;
+mod written;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use schema::schema;
 pub use secret::{Secret, SecretError, without_login};
 pub use suggest::nearest;
 pub use units::{ByteSize, HumanDuration, Percent, UnitError};
+pub use written::Written;
 
 /// What could be made of a configuration, and what is wrong with it.
 ///
@@ -38,6 +40,8 @@ pub use units::{ByteSize, HumanDuration, Percent, UnitError};
 pub struct Draft<T> {
     pub value: Option<T>,
     pub faults: Faults,
+    /// Nothing, without a value.
+    pub written: Written,
 }
 
 /// Reads a configuration, without flags and without checks beyond those of its type.
@@ -45,7 +49,7 @@ pub struct Draft<T> {
 /// # Errors
 /// Every fault, each with its place in the file `name`.
 pub fn load<T: DeserializeOwned + JsonSchema>(name: &str, text: &str, env: Environment<'_>) -> Result<T, Faults> {
-    let Draft { value, faults } = draft(name, text, &[], env);
+    let Draft { value, faults, .. } = draft(name, text, &[], env);
     faults.finish(value)
 }
 
@@ -58,7 +62,7 @@ pub fn draft<T: DeserializeOwned + JsonSchema>(
 ) -> Draft<T> {
     let mut faults = Faults::new(name);
     let Some(mut root) = tree::parse(text, &mut faults) else {
-        return Draft { value: None, faults };
+        return Draft { value: None, faults, written: Written::default() };
     };
     tree::settle(&mut root, "", env, &mut faults);
     for setting in settings {
@@ -67,10 +71,11 @@ pub fn draft<T: DeserializeOwned + JsonSchema>(
     let schema = schema::<T>();
     let mut checker = check::Checker { schemas: schema::Schemas { root: &schema }, faults: &mut faults };
     let Some(json) = checker.check(&root, &schema, "") else {
-        return Draft { value: None, faults };
+        return Draft { value: None, faults, written: Written::default() };
     };
+    let written = Written::new(json.clone());
     match serde_path_to_error::deserialize::<_, T>(json) {
-        Ok(value) => Draft { value: Some(value), faults },
+        Ok(value) => Draft { value: Some(value), faults, written },
         Err(error) => {
             let path = error.path().to_string().replace('?', "");
             let path = path.trim_start_matches('.');
@@ -79,7 +84,7 @@ pub fn draft<T: DeserializeOwned + JsonSchema>(
                 let what = error.into_inner().to_string();
                 faults.at(path).add(what, "");
             }
-            Draft { value: None, faults }
+            Draft { value: None, faults, written: Written::default() }
         }
     }
 }

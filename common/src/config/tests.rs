@@ -289,7 +289,7 @@ fn flags_win_over_the_file_and_suffice_alone() {
 #[test]
 fn faults_of_the_program_join_those_of_the_file() {
     let text = "kafka:\n  brokers: [a]\n  topc: t\n  options:\n    acks: 1\ninputs:\n  - paths: []\n";
-    let Draft { value, mut faults } = draft::<Sample>("a.yaml", text, &[], &env);
+    let Draft { value, mut faults, .. } = draft::<Sample>("a.yaml", text, &[], &env);
     let sample = value.expect("an unknown key can be stepped over");
     assert_eq!(sample.kafka.topic, "t");
     faults.at("kafka.options.acks").add("breaks delivery", "remove it");

@@ -74,6 +74,13 @@ pub fn consumer(
     build(Role::Consumer, program, brokers, options, &fixed, &[])
 }
 
+/// Drops clients on a thread of their own: that waits for brokers, which may never answer.
+pub fn retire<T: Send + 'static>(clients: T) {
+    if let Err(error) = std::thread::Builder::new().name("retire".to_owned()).spawn(move || drop(clients)) {
+        tracing::warn!(%error, "no thread to close Kafka clients on");
+    }
+}
+
 /// Sets what the operator did not set; `name` may be an alias.
 pub fn set_default(config: &mut ClientConfig, name: &str, value: &str) {
     let name = canonical(name);

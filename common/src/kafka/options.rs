@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
@@ -25,6 +26,12 @@ impl Options {
     /// Sets one option.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.0.insert(name.into(), value.into());
+    }
+
+    /// The files that hold values of options: certificates, keys, secrets.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let named = self.iter().filter(|(name, _)| name.ends_with(".location") || name.ends_with(FILE));
+        named.map(|(_, path)| PathBuf::from(path))
     }
 
     fn printable(&self) -> impl Iterator<Item = (&str, &str)> {

@@ -116,6 +116,16 @@ pub fn check_listen(listen: &str) -> Result<(), String> {
     }
 }
 
+/// Whether a running program that listens on `before` could listen on `after`.
+///
+/// # Errors
+/// The address is taken, or is not one of this machine.
+pub fn prove_listen(before: &str, after: &str) -> Result<(), AdminError> {
+    let port = |listen: &str| listen.rsplit_once(':').map(|(_, port)| port.to_owned());
+    // The port is ours: it is free once the endpoint before is closed.
+    if port(before) == port(after) { Ok(()) } else { bind(after).map(|_| ()) }
+}
+
 fn bind(listen: &str) -> Result<TcpListener, AdminError> {
     let open = || {
         let listener = TcpListener::bind(listen)?;

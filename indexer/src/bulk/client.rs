@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use elasticsearch::auth::Credentials;
+use elasticsearch::auth::{ClientCertificate as Identity, Credentials};
 use elasticsearch::cert::{Certificate, CertificateValidation};
 use elasticsearch::http::headers::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
@@ -22,10 +22,15 @@ use elasticsearch::http::{Method, Url};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use millrace_common::retry::Delays;
+use openssl::error::ErrorStack;
+use openssl::pkcs12::Pkcs12;
+use openssl::pkey::PKey;
+use openssl::stack::Stack;
+use openssl::x509::X509;
 use serde_json::Value;
 
 use super::connections::{Connections, Taken};
-use crate::config::{Authentication, Elasticsearch};
+use crate::config::{Authentication, ClientCertificate, Elasticsearch};
 
 /// Only what is read of a bulk reply, which makes it a third as long.
 const BULK_PATH: &str = "_bulk?filter_path=errors,error,status,items.*._id,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by";
@@ -43,6 +48,8 @@ pub enum ClientError {
     Address { host: String, what: String },
     #[error("cannot read the CA certificates in `{path}`: {what}")]
     Certificate { path: String, what: String },
+    #[error("cannot use the client certificate in `{certificate}` with the key in `{key}`: {what}")]
+    ClientCertificate { certificate: String, key: String, what: String },
     #[error("cannot read the credentials: {0}")]
     Credentials(#[from] millrace_common::config::SecretError),
     #[error("cannot set up HTTP: {0}")]
@@ -328,8 +335,8 @@ fn gzip(body: &[u8]) -> Bytes {
 
 fn transport(settings: &Elasticsearch, url: Url) -> Result<Transport, ClientError> {
     let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(url)).enable_meta_header(false);
-    if let Some(credentials) = credentials(&settings.authentication)? {
-        builder = builder.auth(credentials);
+    if let Some(files) = &settings.client_certificate {
+        builder = builder.auth(Credentials::Certificate(Identity::Pkcs12(archive(files)?, None)));
     }
     if settings.accept_any_certificate {
         builder = builder.cert_validation(CertificateValidation::None);
@@ -339,7 +346,35 @@ fn transport(settings: &Elasticsearch, url: Url) -> Result<Transport, ClientErro
         let chain = Certificate::from_pem(&pem).map_err(|e| certificate(e.to_string()))?;
         builder = builder.cert_validation(CertificateValidation::Full(chain));
     }
-    builder.build().map_err(|e| ClientError::Transport(e.to_string()))
+    let transport = builder.build().map_err(|e| ClientError::Transport(e.to_string()))?;
+    // Only now: the builder takes either a certificate or a login.
+    if let Some(credentials) = credentials(&settings.authentication)? {
+        transport.set_auth(credentials);
+    }
+    Ok(transport)
+}
+
+/// Certificate and key as the TLS library of the HTTP client takes them.
+fn archive(files: &ClientCertificate) -> Result<Vec<u8>, ClientError> {
+    let told = |what: String| ClientError::ClientCertificate {
+        certificate: files.certificate.display().to_string(),
+        key: files.key.display().to_string(),
+        what,
+    };
+    let certificate = std::fs::read(&files.certificate).map_err(|e| told(e.to_string()))?;
+    let key = std::fs::read(&files.key).map_err(|e| told(e.to_string()))?;
+    let pack = || -> Result<Option<Vec<u8>>, ErrorStack> {
+        let key = PKey::private_key_from_pem_callback(&key, |_| Ok(0))?;
+        let mut chain = X509::stack_from_pem(&certificate)?.into_iter();
+        let Some(own) = chain.next() else { return Ok(None) };
+        let mut others = Stack::new()?;
+        chain.try_for_each(|certificate| others.push(certificate))?;
+        if !own.public_key()?.public_eq(&key) {
+            return Ok(None);
+        }
+        Pkcs12::builder().pkey(&key).cert(&own).ca(others).build2("")?.to_der().map(Some)
+    };
+    pack().map_err(|e| told(e.to_string()))?.ok_or_else(|| told("they do not belong together".to_owned()))
 }
 
 fn credentials(authentication: &Authentication) -> Result<Option<Credentials>, ClientError> {

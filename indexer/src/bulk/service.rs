@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use millrace_common::json::Parser;
-use tokio::sync::mpsc as tokio_mpsc;
+use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::batch::Batch;
@@ -70,8 +70,9 @@ pub enum BulkError {
     Refused { refusal: Refusal, status: u16, words: String },
 }
 
-/// The owner's end. Dropping it stops the thread once its requests are done.
+/// The owner's end. Dropping it stops the thread at once, requests on their way are given up.
 pub struct Service {
+    _stop: oneshot::Sender<()>,
     requests: tokio_mpsc::UnboundedSender<Request>,
     outcomes: mpsc::Receiver<Outcome>,
 }
@@ -89,10 +90,18 @@ impl Service {
             wake();
             is_wanted
         };
-        thread::Builder::new()
-            .name("elasticsearch".into())
-            .spawn(move || runtime.block_on(run(Arc::new(client), Arc::new(templates), received, report)))?;
-        Ok(Self { requests, outcomes })
+        let (stop, stopped) = oneshot::channel::<()>();
+        let run = move || {
+            runtime.block_on(async {
+                // Nothing is lost with what is dropped here: its offsets are not committed.
+                tokio::select! {
+                    _ = stopped => {}
+                    () = run(Arc::new(client), Arc::new(templates), received, report) => {}
+                }
+            });
+        };
+        thread::Builder::new().name("elasticsearch".into()).spawn(run)?;
+        Ok(Self { _stop: stop, requests, outcomes })
     }
 
     /// `false` if the thread is gone, which only a panic can bring about.

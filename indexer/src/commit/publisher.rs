@@ -90,8 +90,10 @@ impl Publisher {
         tracing::warn!(reason, "the ledger's producer cannot go on: beginning with a new one");
         match client(&self.config, &self.wake) {
             Ok((producer, published)) => {
+                self.give_up();
                 self.published = published;
-                give_up(std::mem::replace(&mut self.producer, producer));
+                // Dropping a producer waits for brokers that may never answer.
+                kafka::retire(std::mem::replace(&mut self.producer, producer));
                 true
             }
             Err(error) => {
@@ -101,16 +103,10 @@ impl Publisher {
         }
     }
 
-    /// Gives up what is still on its way. The process is about to end.
-    pub fn close(self) {
-        give_up(self.producer);
+    /// Gives up what is still on its way.
+    pub fn give_up(&self) {
+        self.producer.purge(PurgeConfig::default().queue().inflight());
     }
-}
-
-fn give_up(producer: ThreadedProducer<Reports<usize>>) {
-    producer.purge(PurgeConfig::default().queue().inflight());
-    // Dropping a producer waits for brokers that may never answer.
-    std::mem::forget(producer);
 }
 
 fn client(

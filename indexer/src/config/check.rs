@@ -1,16 +1,17 @@
 //! From the raw settings to checked ones. All faults are reported together.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use elasticsearch::http::Url;
-use millrace_common::config::{self, Draft, Faults, Setting};
+use millrace_common::config::{self, Draft, Faults, Secret, Setting, Written};
 use millrace_common::kafka::{self, Role};
 use millrace_common::telemetry::admin;
 
 use super::raw::{self, Compression, DocumentId, Raw, Verify};
-use super::{Authentication, Bulk, Config, Elasticsearch, Expect, Kafka, Memory, Rule};
+use super::{Authentication, Bulk, ClientCertificate, Config, Elasticsearch, Expect, Kafka, Memory, Rule};
 use crate::bulk::batch::Limits;
 use crate::map::{Plan, PlanError, RuleOptions, ServerVersion, TemplateSet, Unmapped};
 use crate::route::{AcceptTime, Pattern};
@@ -43,10 +44,11 @@ pub fn load(
     settings: &[Setting],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Problem> {
-    let Draft { value, mut faults } = config::draft::<Raw>(name, text, settings, env);
+    let Draft { value, mut faults, written } = config::draft::<Raw>(name, text, settings, env);
     let checked = value.map(|raw| {
         let templates = read_templates(&raw, &mut faults);
-        (check(raw, &mut faults), templates)
+        let files = files(&raw);
+        (check(raw, &mut faults).map(|config| Config { written, files, ..config }), templates)
     });
     let (config, templates) = checked.unzip();
     match templates.unwrap_or(Ok(None)) {
@@ -59,6 +61,15 @@ pub fn load(
         }
         Err(error) => Err(Problem::Templates((!faults.is_empty()).then_some(faults), Box::new(error))),
     }
+}
+
+/// The files that the settings name.
+fn files(raw: &Raw) -> BTreeSet<PathBuf> {
+    let tls = &raw.elasticsearch;
+    let plain = [&tls.ca_file, &tls.client_certificate_file, &tls.client_key_file, &raw.templates.dir];
+    let secrets = [&tls.api_key, &tls.bearer_token, &tls.password].into_iter().flatten().filter_map(Secret::file);
+    let named = plain.into_iter().flatten().cloned().chain(secrets.map(PathBuf::from));
+    named.chain(raw.kafka.options.files()).collect()
 }
 
 fn read_templates(raw: &Raw, faults: &mut Faults) -> Result<Option<TemplateSet>, ReadError> {
@@ -142,6 +153,8 @@ fn check(raw: Raw, faults: &mut Faults) -> Option<Config> {
         admin_listen: raw.admin.listen,
         ledger,
         expect,
+        written: Written::default(),
+        files: BTreeSet::new(),
     })
 }
 
@@ -214,10 +227,20 @@ fn check_elasticsearch(raw: raw::Elasticsearch, faults: &mut Faults) -> Option<E
     if raw.username.is_some() != raw.password.is_some() {
         faults.at("elasticsearch").add("has only one of `username` and `password`", "give both");
     }
-    if let Some(path) = &raw.ca_file
-        && !path.is_file()
-    {
-        faults.at("elasticsearch.ca_file").add(format!("`{}` is not a file", path.display()), "name a PEM file");
+    let files = [
+        ("ca_file", &raw.ca_file),
+        ("client_certificate_file", &raw.client_certificate_file),
+        ("client_key_file", &raw.client_key_file),
+    ];
+    for (name, path) in files {
+        if let Some(path) = path.as_ref().filter(|path| !path.is_file()) {
+            let path = path.display();
+            faults.at(&format!("elasticsearch.{name}")).add(format!("`{path}` is not a file"), "name a PEM file");
+        }
+    }
+    if raw.client_certificate_file.is_some() != raw.client_key_file.is_some() {
+        let what = "has only one of `client_certificate_file` and `client_key_file`";
+        faults.at("elasticsearch").add(what, "give both");
     }
     let authentication = match (raw.api_key, raw.bearer_token, raw.username, raw.password) {
         (Some(key), ..) => Authentication::ApiKey(key),
@@ -229,6 +252,10 @@ fn check_elasticsearch(raw: raw::Elasticsearch, faults: &mut Faults) -> Option<E
         hosts: raw.hosts,
         authentication,
         ca_file: raw.ca_file,
+        client_certificate: raw
+            .client_certificate_file
+            .zip(raw.client_key_file)
+            .map(|(certificate, key)| ClientCertificate { certificate, key }),
         accept_any_certificate: raw.verify == Verify::None,
         gzip: raw.compression == Compression::Gzip,
         request_timeout: raw.request_timeout.duration(),

@@ -67,6 +67,10 @@ pub struct Elasticsearch {
     pub password: Option<Secret>,
     /// PEM file with the certificate authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// PEM file with the certificate by which the server knows us, and those of authorities between it and the server's,
+    pub client_certificate_file: Option<PathBuf>,
+    /// and the one with its key, not encrypted.
+    pub client_key_file: Option<PathBuf>,
     #[serde(default)]
     pub verify: Verify,
     #[serde(default)]

@@ -61,7 +61,7 @@ fn load(name: &str, text: &str, flags: &[Setting], env: Environment<'_>) -> Resu
         Setting::list("", "elasticsearch.hosts", ["http://unused"]),
     ];
     settings.extend_from_slice(flags);
-    let Draft { value, mut faults } = config::draft::<Raw>(name, text, &settings, env);
+    let Draft { value, mut faults, .. } = config::draft::<Raw>(name, text, &settings, env);
     let checked = value.map(|raw| {
         for fault in kafka::check(Role::Consumer, &raw.kafka.brokers, &raw.kafka.options) {
             faults.at(&format!("kafka.{}", fault.path)).add(fault.what, fault.remedy);

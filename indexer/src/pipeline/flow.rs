@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use millrace_common::exit::Exit;
 use millrace_common::shutdown::Signals;
 use rdkafka::message::Message;
 
+use super::Ended;
+use super::ending::{Clients, Why};
 use super::intake::Intake;
 use super::letters::Letters;
 use super::membership::Membership;
@@ -28,8 +29,6 @@ use crate::health::Health;
 use crate::route::EpochMillis;
 use crate::templates::NotReady;
 
-/// How long leaving the group may take; its members notice a missing one by themselves, only later.
-const LEAVE: Duration = Duration::from_secs(2);
 /// Longest nap.
 const NAP: Duration = Duration::from_millis(100);
 const PICTURE_INTERVAL: Duration = Duration::from_millis(250);
@@ -59,7 +58,7 @@ pub struct Flow {
     pub(super) bulk: Bulk,
     pub(super) rules: Vec<Rule>,
     pub(super) memory: Memory,
-    shutdown_deadline: Duration,
+    pub(super) shutdown_deadline: Duration,
     pub(super) source: Source,
     pub(super) questions: Questions,
     pub(super) commits: Questions,
@@ -83,7 +82,7 @@ pub struct Flow {
     pub(super) set_up_trouble: Option<NotReady>,
     /// Topics that are not there.
     pub(super) missing_topics: Vec<String>,
-    is_draining: bool,
+    pub(super) is_draining: bool,
     /// The consumer lost its brokers for good.
     pub(super) is_cut_off: bool,
     last_picture: Instant,
@@ -128,26 +127,21 @@ impl Flow {
     }
 
     /// Takes turns until a signal asks for the end, then finishes what is on its way, commits and leaves.
-    pub fn run(mut self, signals: &Signals) -> Exit {
-        let mut deadline = None;
+    pub fn run(mut self, signals: &Signals) -> (Ended, Clients) {
+        let mut ending: Option<(Why, Instant)> = None;
         loop {
             let now = Instant::now();
-            if (signals.is_draining() || self.is_cut_off) && deadline.is_none() {
-                match self.is_cut_off {
-                    true => tracing::error!(
-                        "the consumer lost all its brokers, which answer others: stopping, since only a new client helps"
-                    ),
-                    false => tracing::info!("stopping: what is on its way is finished first"),
-                }
-                deadline = Some(now + self.shutdown_deadline);
-                self.is_draining = true;
-                self.abandon_waiting();
+            let why = self.why_to_end(signals);
+            if let Some(why) = why
+                && ending.is_none_or(|(before, _)| before < why)
+            {
+                ending = Some((why, now + self.begin_end(why)));
             }
             let is_busy = self.turn(now);
-            if let Some(deadline) = deadline {
+            if let Some((why, deadline)) = ending {
                 let is_done = self.is_settled() && self.is_committed();
                 if is_done || now >= deadline {
-                    return self.leave(is_done);
+                    return self.leave(why, is_done);
                 }
             }
             if !is_busy {
@@ -266,35 +260,8 @@ impl Flow {
         self.is_draining || self.membership.is_revoking()
     }
 
-    fn abandon_waiting(&mut self) {
-        for partition in self.partitions.iter_mut() {
-            partition.queue = None;
-        }
-    }
-
     fn is_settled(&self) -> bool {
         self.partitions.iter().all(super::partitions::Partition::is_settled)
-    }
-
-    fn leave(mut self, is_done: bool) -> Exit {
-        let num_unfinished: usize = self.partitions.iter().map(|partition| partition.ledger.num_open()).sum();
-        for partition in self.partitions.iter_mut() {
-            partition.queue = None;
-        }
-        self.source.leave(LEAVE, Instant::now);
-        self.letters.close();
-        if let Some(publishing) = self.publishing {
-            publishing.close();
-        }
-        // Dropping the consumer would wait for brokers that may never answer; the process ends now.
-        std::mem::forget(self.source);
-        std::mem::forget((self.questions, self.commits));
-        if is_done {
-            tracing::info!("stopped, everything taken is finished and committed");
-            return Exit::Clean;
-        }
-        tracing::warn!(num_unfinished, "stopped at the deadline: unfinished records are read again at the next start");
-        Exit::Unacknowledged
     }
 }
 

@@ -154,7 +154,7 @@ impl Letters {
         (!self.refused.is_empty()).then_some(self.retry_at)
     }
 
-    pub fn close(self) {
-        self.topic.close();
+    pub fn give_up(&self) {
+        self.topic.give_up();
     }
 }

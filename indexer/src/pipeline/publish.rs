@@ -83,8 +83,8 @@ impl Publishing {
         held.or_else(|| Some(format!("the pipeline is not watched: {}", self.watch.trouble()?)))
     }
 
-    pub fn close(self) {
-        self.publisher.close();
+    pub fn give_up(&self) {
+        self.publisher.give_up();
     }
 }
 

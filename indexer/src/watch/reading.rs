@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use millrace_common::kafka::{self, OptionFault};
@@ -44,14 +44,20 @@ pub enum WatchError {
 pub struct Shared {
     started: Instant,
     view: Mutex<View>,
-    history: Mutex<History>,
+    history: Arc<Mutex<History>>,
     /// Why the ledger cannot be used, while it cannot.
     trouble: Mutex<Option<String>>,
 }
 
 impl Shared {
     pub fn new(view: View) -> Self {
-        Self { started: Instant::now(), view: Mutex::new(view), history: Mutex::default(), trouble: Mutex::new(None) }
+        Self { started: Instant::now(), view: Mutex::new(view), history: Arc::default(), trouble: Mutex::new(None) }
+    }
+
+    /// Another view that takes the place of this one, with the same history.
+    pub fn next(&self, view: View) -> Self {
+        let (started, history) = (self.started, Arc::clone(&self.history));
+        Self { started, view: Mutex::new(view), history, trouble: Mutex::new(None) }
     }
 
     pub fn now_ms(&self) -> ClockMs {
@@ -67,6 +73,11 @@ impl Shared {
     pub(super) fn note_history(&self) {
         let now_ms = self.now_ms();
         self.history().look(&self.view(), now_ms);
+    }
+
+    /// Whether the ledger was read to its end once.
+    pub fn is_synced(&self) -> bool {
+        self.view().synced_ms().is_some()
     }
 
     pub fn history(&self) -> MutexGuard<'_, History> {
@@ -113,6 +124,12 @@ impl Reading {
         let readers = [Reader::open(config()?, &[SOURCES])?, Reader::open(config()?, &[INDEXED])?];
         let asking = config()?.create_with_context(Context::default()).map_err(WatchError::Client)?;
         Ok(Self { readers, asking: ManuallyDrop::new(asking) })
+    }
+
+    /// Ends reading, and waits for the brokers to hear of it.
+    pub fn close(self) {
+        self.readers.into_iter().for_each(Reader::close);
+        drop(ManuallyDrop::into_inner(self.asking));
     }
 
     /// Takes what has arrived. Waits shortly if nothing has.

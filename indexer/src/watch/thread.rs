@@ -91,7 +91,13 @@ struct Over;
 
 impl<W: Fn()> Thread<W> {
     fn run(&mut self) {
-        let Ok(mut reading) = self.open() else { return };
+        if let Ok(mut reading) = self.open() {
+            self.go_round(&mut reading);
+            reading.close();
+        }
+    }
+
+    fn go_round(&mut self, reading: &mut Reading) {
         let mut forget_at = Instant::now() + FORGET_INTERVAL;
         let mut is_reading = true;
         loop {

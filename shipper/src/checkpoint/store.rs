@@ -45,6 +45,8 @@ fn file_error(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
 pub struct DataDir {
     path: PathBuf,
     _lock: File,
+    /// Saves that failed, over all stores of this folder.
+    failures: Arc<AtomicU64>,
 }
 
 /// What was found at start.
@@ -75,7 +77,7 @@ impl DataDir {
             return Err(StoreError::Locked { path: path.to_owned(), owner: owner.trim().to_owned() });
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(file_error(&lock_path))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), _lock: lock, failures: Arc::default() })
     }
 
     pub fn path(&self) -> &Path {
@@ -219,14 +221,14 @@ pub trait Store {
     fn save(&mut self, version: u64, rows: Vec<Row>);
     /// The highest version that is durable.
     fn durable(&self) -> u64;
-    /// Saves that failed so far (full disk, I/O fault). The newest version is tried again until it succeeds.
+    /// Saves that failed so far in this process (full disk, I/O fault). The newest version is tried again until it succeeds.
     fn num_failures(&self) -> u64;
 }
 
 struct Progress {
     durable: AtomicU64,
     submitted: AtomicU64,
-    failures: AtomicU64,
+    failures: Arc<AtomicU64>,
 }
 
 /// Saves on a thread of its own, so that reading does not wait for the disk.
@@ -243,7 +245,7 @@ impl DiskStore {
         let progress = Arc::new(Progress {
             durable: AtomicU64::new(0),
             submitted: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
+            failures: Arc::clone(&dir.failures),
         });
         let shared = Arc::clone(&progress);
         let run = move || {
@@ -252,6 +254,12 @@ impl DiskStore {
         };
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(run)?;
         Ok(Self { requests: Some(requests), progress, thread: Some(thread) })
+    }
+
+    /// Ends the thread and gives the folder back, still locked. `None` if the thread panicked.
+    pub fn close(mut self) -> Option<DataDir> {
+        self.requests = None;
+        self.thread.take()?.join().ok()
     }
 }
 
@@ -392,7 +400,10 @@ mod tests {
         store.save(7, rows(2));
         saved.recv_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!(store.durable(), 7);
-        drop(store);
+        let dir = store.close().unwrap();
+        assert!(DataDir::open(folder.path()).is_err(), "it is locked all the time");
+        assert_eq!(dir.load().unwrap().rows, rows(2));
+        drop(dir);
         assert_eq!(DataDir::open(folder.path()).unwrap().load().unwrap().rows, rows(2));
     }
 }

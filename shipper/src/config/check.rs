@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_common::config::{Faults, HumanDuration};
+use millrace_common::config::{Faults, HumanDuration, Written};
 use millrace_common::kafka::{self, Role};
 use millrace_common::telemetry::admin;
 
@@ -85,6 +85,7 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
         host_name: raw.host.name,
         data_dir: raw.data_dir,
         listen: raw.admin.listen,
+        written: Written::default(),
     }
 }
 

@@ -5,11 +5,13 @@ mod check;
 mod framing;
 mod content;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use millrace_common::config::{self, Draft, Faults, Setting};
+use millrace_common::config::{self, Draft, Faults, Setting, Written};
 use millrace_common::kafka::Options;
+use millrace_common::reload::Configuration;
 
 pub use self::raw::{Drain, Ledger, OnOversize, Partial};
 use crate::discover::scan::Patterns;
@@ -46,6 +48,8 @@ pub struct Config {
     pub host_name: Option<String>,
     pub data_dir: PathBuf,
     pub listen: String,
+    /// To tell it from another one.
+    pub written: Written,
 }
 
 impl Config {
@@ -102,6 +106,19 @@ impl Config {
     }
 }
 
+/// What stands until a restart: the lock on the folder, and the name under which others know this shipper.
+pub const FIXED: &[&str] = &["data_dir", "host.id"];
+
+impl Configuration for Config {
+    fn written(&self) -> &Written {
+        &self.written
+    }
+
+    fn files(&self) -> BTreeSet<PathBuf> {
+        self.options.files().collect()
+    }
+}
+
 /// Reads and checks a configuration. `name` is the file's name for messages, `text` is empty without a file.
 ///
 /// # Errors
@@ -112,8 +129,8 @@ pub fn load(
     settings: &[Setting],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Faults> {
-    let Draft { value, mut faults } = config::draft::<raw::Raw>(name, text, settings, env);
-    let checked = value.map(|raw| check::check(raw, &mut faults));
+    let Draft { value, mut faults, written } = config::draft::<raw::Raw>(name, text, settings, env);
+    let checked = value.map(|raw| Config { written, ..check::check(raw, &mut faults) });
     faults.finish(checked)
 }
 

@@ -28,8 +28,21 @@ struct Facts {
     report: Report,
     /// Why the ledger cannot be written.
     fault: Option<String>,
-    is_stopping: bool,
+    stop: Stop,
     is_stopped: bool,
+}
+
+/// What the service is to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stop {
+    #[default]
+    No,
+    /// Say all there is, and that the shipper stops.
+    Goodbye,
+    /// Say all there is: the next service of this process goes on.
+    HandOver,
+    /// End.
+    AtOnce,
 }
 
 pub struct Desk {
@@ -77,16 +90,32 @@ impl Desk {
 
     /// Has all said, then that the shipper stops. Returns whether it was heard within `limit`.
     pub fn stop(&self, limit: Duration) -> bool {
-        lock(&self.facts).is_stopping = true;
+        self.stop_by(Stop::Goodbye, limit)
+    }
+
+    /// Has all said that can be said within `limit`. Others hear nothing of it.
+    pub fn hand_over(&self, limit: Duration) {
+        if !self.stop_by(Stop::HandOver, limit) {
+            // What the sources are now, the next service says again.
+            self.want(Stop::AtOnce);
+        }
+    }
+
+    fn want(&self, stop: Stop) {
+        lock(&self.facts).stop = stop;
         drop(self.outbox());
         self.told.notify_all();
+    }
+
+    fn stop_by(&self, stop: Stop, limit: Duration) -> bool {
+        self.want(stop);
         let facts = lock(&self.facts);
         let waited = self.ended.wait_timeout_while(facts, limit, |facts| !facts.is_stopped);
         waited.unwrap_or_else(PoisonError::into_inner).0.is_stopped
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
-        lock(&self.facts).is_stopping
+    pub(super) fn wanted(&self) -> Stop {
+        lock(&self.facts).stop
     }
 
     pub(super) fn stopped(&self) {
@@ -114,7 +143,7 @@ impl Desk {
     pub(super) fn wait(&self, limit: Duration, may_send: bool) {
         const WHILE_STOPPING: Duration = Duration::from_millis(20);
         let outbox = self.outbox();
-        let limit = if self.is_stopping() { limit.min(WHILE_STOPPING) } else { limit };
+        let limit = if self.wanted() != Stop::No { limit.min(WHILE_STOPPING) } else { limit };
         if may_send && outbox.has_due() {
             return;
         }

@@ -13,7 +13,7 @@ use millrace_common::retry::Delays;
 use rdkafka::ClientConfig;
 use tracing::{info, warn};
 
-use super::desk::Desk;
+use super::desk::{Desk, Stop};
 use super::examine::Examiner;
 use super::finished::Finished;
 use super::outbox::Say;
@@ -113,9 +113,12 @@ impl Service {
                 self.look(now);
                 looked_at = Some(now.mono);
             }
-            let is_stopping = self.desk.is_stopping();
-            let is_moving = self.settings.client.is_some() && self.proceed(now, is_stopping);
-            if is_stopping && (self.settings.client.is_none() || self.is_over()) {
+            let stop = self.desk.wanted();
+            if stop == Stop::AtOnce {
+                return;
+            }
+            let is_moving = self.settings.client.is_some() && self.proceed(now, stop);
+            if stop != Stop::No && (self.settings.client.is_none() || self.is_over(stop)) {
                 return self.desk.stopped();
             }
             let is_waiting = self.sender.as_ref().is_some_and(|sender| !sender.is_idle());
@@ -154,7 +157,7 @@ impl Service {
     }
 
     /// Says what is due. Returns whether something was sent or acknowledged.
-    fn proceed(&mut self, now: Now, is_stopping: bool) -> bool {
+    fn proceed(&mut self, now: Now, stop: Stop) -> bool {
         if self.sender.is_none() && now.mono >= self.attempt_at {
             match self.open() {
                 Ok(sender) => {
@@ -174,7 +177,7 @@ impl Service {
             (self.wake)();
         }
         answers.forgotten.into_iter().for_each(|id| self.finished.remove(id));
-        let num_sent = self.send(&mut sender, now, is_stopping);
+        let num_sent = self.send(&mut sender, now, stop);
         self.note_fault(sender.fault(now.mono));
         if answers.is_topic_gone {
             sender.give_back(&mut self.desk.outbox());
@@ -212,10 +215,10 @@ impl Service {
         self.desk.set_fault(fault);
     }
 
-    fn send(&mut self, sender: &mut Sender, now: Now, is_stopping: bool) -> usize {
+    fn send(&mut self, sender: &mut Sender, now: Now, stop: Stop) -> usize {
         let mut num_sent = 0;
         let is_due = self.beat_at.is_none_or(|at| now.mono >= at + self.settings.heartbeat);
-        if is_due && !is_stopping && sender.may_send(now.mono) && !sender.has_heartbeat_under_way() {
+        if is_due && stop == Stop::No && sender.may_send(now.mono) && !sender.has_heartbeat_under_way() {
             let text = encode(&self.heartbeat(now, HostState::Running));
             if sender.send_heartbeat(&text, now) {
                 self.beat_at = Some(now.mono);
@@ -238,8 +241,8 @@ impl Service {
         for (id, say) in batch {
             num_sent += usize::from(sender.send(id, say, now, &mut desk.outbox()));
         }
-        let is_all_said = is_stopping && !self.is_goodbye_sent && sender.is_idle() && desk.outbox().is_heard();
-        if is_all_said && sender.may_send(now.mono) {
+        let is_all_said = !self.is_goodbye_sent && sender.is_idle() && desk.outbox().is_heard();
+        if stop == Stop::Goodbye && is_all_said && sender.may_send(now.mono) {
             let text = encode(&self.heartbeat(now, HostState::Stopped));
             self.is_goodbye_sent = sender.send_heartbeat(&text, now);
         }
@@ -295,7 +298,9 @@ impl Service {
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.is_goodbye_sent && self.sender.as_ref().is_some_and(Sender::is_idle)
+    fn is_over(&self, stop: Stop) -> bool {
+        let Some(sender) = &self.sender else { return stop == Stop::HandOver };
+        let is_all_said = self.is_goodbye_sent || (stop == Stop::HandOver && self.desk.outbox().is_heard());
+        is_all_said && sender.is_idle()
     }
 }

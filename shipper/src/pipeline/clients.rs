@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use millrace_common::kafka::{self, Log, OptionFault};
 use millrace_common::shutdown::Signals;
 use rdkafka::ClientConfig;
+use rdkafka::producer::BaseProducer;
 use tracing::{info, warn};
 
 use crate::checkpoint::row::Row;
@@ -42,6 +43,12 @@ fn told(faults: &[OptionFault]) -> anyhow::Error {
     anyhow::anyhow!(lines.join("\n"))
 }
 
+/// Whether a client can be made, with all the files that the options name.
+pub(super) fn prove(config: &Config) -> Result<()> {
+    client(config)?.create::<BaseProducer>().context("kafka.options")?;
+    Ok(())
+}
+
 pub(super) fn ledger_settings(
     config: &Config,
     log: &Arc<Log>,
@@ -67,7 +74,7 @@ pub(super) fn recover(config: &Config, host_id: &str, signals: &Signals, board: 
     info!("there is no checkpoint; asking the ledger where the files of this host stand");
     let go_on = || {
         board.turned();
-        !signals.is_draining()
+        !signals.is_draining() && !signals.is_restarting()
     };
     let is_ours = |row: &Row| {
         let paths = [Path::new(&row.current_path), Path::new(&row.path)];

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Loop;
+use super::turns::Loop;
 use crate::tail::Now;
 use crate::tail::stats::Given;
 

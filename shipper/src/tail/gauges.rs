@@ -7,6 +7,7 @@ use tracing::{error, info};
 
 use super::source::Source;
 use super::stats::{Gauges, TopicGauges};
+use super::tally::Tally;
 use super::{Now, Tailer};
 use crate::checkpoint::store::Store;
 use crate::produce::Broker;
@@ -81,7 +82,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             oldest_unacked_seconds: self.topics.waited(now.mono).as_secs(),
             checkpoint_errors: self.store.num_failures(),
             blocked: reasons(checks),
-            pending_events: sources().map(|s| s.tally.num_pending()).sum(),
+            pending_events: sources().map(|s| &s.tally).chain(self.inherited.values()).map(Tally::num_pending).sum(),
             topics,
             unread_by_input,
         }

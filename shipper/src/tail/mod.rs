@@ -12,6 +12,7 @@ mod round;
 mod descriptors;
 pub mod hold;
 mod finish;
+pub mod legacy;
 mod topics;
 mod tally;
 mod gauges;
@@ -31,6 +32,7 @@ use tracing::{info, warn};
 use self::hold::HoldLimits;
 use self::source::Source;
 use self::stats::{Given, Stats};
+use self::tally::Tally;
 use self::topics::{Load, Topics};
 use crate::checkpoint::ledger::Sequence;
 use crate::checkpoint::row::Row;
@@ -162,6 +164,8 @@ pub struct Tailer<F: FileSystem, B, S> {
     wall_ms: i64,
     /// The last bytes given up.
     given: VecDeque<Given>,
+    /// What was counted of sources that a tailer before this one had, and that were not found again.
+    inherited: HashMap<SourceId, Tally>,
 }
 
 /// Slots and sequences share one word that travels with a record.
@@ -227,6 +231,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             stats: Stats::default(),
             wall_ms: 0,
             given: VecDeque::new(),
+            inherited: HashMap::new(),
         }
     }
 
@@ -392,7 +397,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
     }
 
-    fn insert(&mut self, source: Source<F::File>) -> usize {
+    fn insert(&mut self, mut source: Source<F::File>) -> usize {
+        if let Some(tally) = self.inherited.remove(&source.id) {
+            source.tally = tally;
+        }
         let slot = self.free.pop().unwrap_or_else(|| {
             self.sources.push(None);
             self.sources.len() - 1

@@ -20,6 +20,8 @@ mod ledger_rig;
 mod page;
 mod pipeline;
 mod public_scenarios;
+mod reload;
+mod reload_rig;
 mod shipper;
 mod shipper_broker;
 mod shipper_events;

@@ -5,5 +5,7 @@ mod agreement;
 mod chaos;
 mod differential;
 mod indexer;
+#[path = "../end_to_end/reload_rig.rs"]
+mod reload_rig;
 mod shipper;
 mod versions;

@@ -14,6 +14,8 @@ use millrace_tests::{topic_rig, wait};
 use rdkafka::Message as _;
 use serde_json::json;
 
+use crate::reload_rig::check_o14;
+
 fn proxied(name: &str, num_partitions: i32) -> Result<(Rig, Kafka, Proxy)> {
     let (kafka, proxy) = Kafka::start_behind_proxy(&kafka::Options::default())?;
     let client: &KafkaClient = &kafka;
@@ -38,6 +40,12 @@ fn killed_a_hundred_times_while_writing_and_rotating() -> Result<()> {
     traffic.stop()?;
     rig.wait_until_whole(LIMIT * 2)?;
     shipper.stop()
+}
+
+/// 100,000 lines over 60 s.
+#[test]
+fn o14_reloads_every_two_seconds_while_writing_for_a_minute() -> Result<()> {
+    check_o14("o14-heavy", 1_667, Duration::from_secs(2), 30)
 }
 
 #[test]
