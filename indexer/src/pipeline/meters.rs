@@ -7,6 +7,12 @@ use metrics::{
 };
 
 use crate::map::{ActionKind, Actions};
+use crate::reject::Reason;
+
+/// Those to be expected: each is there from the start, so that its first one is an increase.
+const REQUEST_CODES: [&str; 12] =
+    ["200", "400", "401", "403", "413", "429", "500", "502", "503", "504", "error", "malformed"];
+const ITEM_STATUSES: [&str; 8] = ["401", "403", "404", "429", "500", "502", "503", "504"];
 
 pub struct Meters {
     pub consumed: Counter,
@@ -39,6 +45,15 @@ impl Meters {
     /// Registers all series, so that they are there with 0 before anything happens.
     pub fn new() -> Self {
         describe();
+        for code in REQUEST_CODES {
+            counter!("indexer_bulk_requests_total", "code" => code).increment(0);
+        }
+        for status in ITEM_STATUSES {
+            counter!("indexer_item_retries_total", "status" => status).increment(0);
+        }
+        for reason in Reason::all() {
+            counter!("indexer_dead_letters_total", "reason" => reason.as_str()).increment(0);
+        }
         let documents = |result: &'static str| counter!("indexer_documents_total", "result" => result);
         let action = |kind: ActionKind| (kind, counter!("indexer_mapping_actions_total", "action" => kind.as_str()));
         Self {

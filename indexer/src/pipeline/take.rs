@@ -103,9 +103,13 @@ impl Flow {
         let Some(sequence) = self.begin(place, message.offset(), message.timestamp().to_millis(), now) else {
             return true;
         };
+        let timestamp_ms = message.timestamp().to_millis();
+        if let Some(read) = timestamp_ms {
+            self.delays.consumed.note(wall - read);
+        }
         let record = WaitingView {
             offset: message.offset(),
-            timestamp_ms: message.timestamp().to_millis(),
+            timestamp_ms,
             key: message.key(),
             value: message.payload(),
             id_header: header(message, ID_HEADER),
