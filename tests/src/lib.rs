@@ -18,6 +18,7 @@ pub mod mapping_rig;
 pub mod oracle;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod rig;
 pub mod scratch;
