@@ -9,6 +9,7 @@
 pub mod differential;
 pub mod elasticsearch;
 pub mod fake_elasticsearch;
+pub mod footprint;
 pub mod hanging_files;
 pub mod http;
 pub mod indexer_rig;

@@ -11,7 +11,7 @@ use millrace_tests::fake_elasticsearch::Answer;
 use millrace_tests::indexer_rig::{IndexerRig, LIMIT};
 use millrace_tests::prometheus::{Prometheus, folder, promtool};
 use millrace_tests::rig::Rig;
-use millrace_tests::{http, scratch, wait};
+use millrace_tests::{footprint, http, scratch, wait};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
@@ -164,4 +164,11 @@ fn the_oldest_record_that_waits_gives_lag_and_hours_to_retention() -> Result<()>
     ensure!((21_600.0..21_800.0).contains(&sum), "{sum} s together");
     assert_eq!(rig.metric("indexer_lag_seconds", &[])?, 0.0);
     Ok(())
+}
+
+/// Twenty thousand files in ten minutes scaled down to 1,200 in 12 seconds, which is three times as fast; memory from the
+/// third second on in place of the second minute. At full length in heavy::footprint.
+#[test]
+fn o10_files_that_come_and_go_leave_no_series_and_no_memory() -> Result<()> {
+    footprint::o10_files_come_and_go("o10", 1_200, Duration::from_secs(12))
 }

@@ -4,6 +4,7 @@
 mod agreement;
 mod chaos;
 mod differential;
+mod footprint;
 mod indexer;
 mod shipper;
 mod versions;
