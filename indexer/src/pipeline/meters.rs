@@ -20,6 +20,7 @@ pub struct Meters {
     pub duplicate: Counter,
     pub rejected: Counter,
     pub dead_lettered: Counter,
+    pub skipped: Counter,
     pub skipped_null: Counter,
     pub skipped_expired: Counter,
     pub by_kafka_time: Counter,
@@ -62,6 +63,7 @@ impl Meters {
             duplicate: documents("duplicate"),
             rejected: documents("rejected"),
             dead_lettered: documents("dead_lettered"),
+            skipped: documents("skipped"),
             skipped_null: counter!("indexer_skipped_records_total", "reason" => "null"),
             skipped_expired: counter!("indexer_skipped_records_total", "reason" => "expired"),
             by_kafka_time: counter!("indexer_documents_by_kafka_time_total"),
@@ -109,8 +111,11 @@ impl Meters {
 
 fn describe() {
     describe_counter!("indexer_consumed_records_total", "Records taken from Kafka.");
-    describe_counter!("indexer_documents_total", "Documents by what became of them.");
-    describe_counter!("indexer_skipped_records_total", "Records finished without a document.");
+    describe_counter!(
+        "indexer_documents_total",
+        "Documents by what became of them; skipped: records finished without one."
+    );
+    describe_counter!("indexer_skipped_records_total", "Records finished without a document, by why.");
     describe_counter!("indexer_documents_by_kafka_time_total", "Documents whose own time could not name their index.");
     describe_counter!("indexer_documents_planned_anew_total", "Refused documents written again by a newer mapping.");
     describe_counter!("indexer_lost_records_total", "Records that retention took before they were read.");

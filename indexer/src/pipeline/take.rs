@@ -159,11 +159,13 @@ impl Flow {
                 true
             }
             Taken::Null => {
+                self.meters.skipped.increment(1);
                 self.meters.skipped_null.increment(1);
                 self.partitions.finish(owner, sequence, 0, Ending::Skipped);
                 true
             }
             Taken::Expired => {
+                self.meters.skipped.increment(1);
                 self.meters.skipped_expired.increment(1);
                 self.partitions.finish(owner, sequence, 0, Ending::Skipped);
                 true
