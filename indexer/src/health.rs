@@ -237,10 +237,10 @@ impl admin::Health for Health {
 
     fn gauges(&self, gauges: &mut Gauges) {
         let picture = self.picture();
-        for reason in BLOCKED_REASONS {
-            let is_so = picture.blocked.iter().any(|(label, _)| *label == reason);
+        let reasons = BLOCKED_REASONS.iter().map(|reason| (reason, 0.0));
+        for (reason, value) in reasons.chain(picture.blocked.iter().map(|(reason, _)| (reason, 1.0))) {
             let help = "1 while records do not flow for this reason.";
-            gauges.set("indexer_blocked", help, &[("reason", reason)], f64::from(u8::from(is_so)));
+            gauges.set("indexer_blocked", help, &[("reason", reason)], value);
         }
         self.gauges_of_sources(gauges);
         let mut seconds = f64::NEG_INFINITY;

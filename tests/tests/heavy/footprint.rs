@@ -115,7 +115,13 @@ fn o11_memory_is_flat_under_rotation() -> Result<()> {
     }
     let num_written: u64 = files.iter().map(|file| file.num_lines).sum();
     let (slope, peak) = (slope(&points), shipper.peak_rss_bytes().context("it runs")? >> 20);
-    println!("{num_written} lines in {:?}, {slope:.0} KiB a minute, {peak} MiB at most", started.elapsed());
+    let every = points.len().div_ceil(10).max(1);
+    let mebibytes =
+        points.iter().step_by(every).map(|p| format!("{:.1}", p.1 / 1_048_576.0)).collect::<Vec<_>>().join(" ");
+    println!(
+        "{num_written} lines in {:?}, {slope:.0} KiB a minute, {peak} MiB at most: {mebibytes}",
+        started.elapsed()
+    );
     wait::until_true("every line is acknowledged", 5 * LIMIT, || {
         Ok(shipper.metric("shipper_acked_events_total", &[])? >= num_written as f64)
     })?;
