@@ -10,5 +10,5 @@ mod retention;
 mod source;
 
 pub use questions::{Answer, Question, Questions};
-pub use retention::{RetentionError, RetentionMs};
+pub use retention::{RetentionMs, Retentions};
 pub use source::{Context, PartitionQueue, Rebalance, Source, SourceError, TopicPartition, header};

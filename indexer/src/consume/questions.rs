@@ -16,7 +16,7 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::retention::{self, RetentionError, RetentionMs};
+use super::retention::{self, Retentions};
 use super::source::{Source, TopicPartition};
 use crate::bulk::batch::Owner;
 use crate::commit::committer::Offsets;
@@ -59,7 +59,7 @@ pub enum Answer {
     /// Partitions about which the broker said nothing are left out.
     Ends(Vec<(Owner, Range<i64>)>),
     Missing(Result<Vec<String>, KafkaError>),
-    Retention(Result<Vec<(String, RetentionMs)>, RetentionError>),
+    Retention(Retentions),
     /// The consumer lost its brokers for good, while they answer others.
     CutOff,
 }

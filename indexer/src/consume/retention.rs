@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResourceResult, OwnedResourceSpecifier, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaErrorCode;
 
 /// Others wait for the thread that asks.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -20,29 +19,48 @@ pub enum RetentionError {
     Client(#[from] KafkaError),
     #[error("no runtime for the request")]
     Runtime(#[from] std::io::Error),
-    #[error("the broker refuses the settings of a topic (it takes DescribeConfigs): {0}")]
-    Refused(RDKafkaErrorCode),
+    #[error("no settings are told of topic `{0}` (it takes DescribeConfigs)")]
+    Refused(String),
+}
+
+/// What a broker told, and why not of all topics.
+#[derive(Debug, Default)]
+pub struct Retentions {
+    pub by_topic: Vec<(String, RetentionMs)>,
+    pub fault: Option<RetentionError>,
 }
 
 /// Asks a broker, over a connection of its own.
-pub(super) fn ask(config: &ClientConfig, topics: &[String]) -> Result<Vec<(String, RetentionMs)>, RetentionError> {
+pub(super) fn ask(config: &ClientConfig, topics: &[String]) -> Retentions {
+    let answers = match describe(config, topics) {
+        Ok(answers) => answers,
+        Err(fault) => return Retentions { fault: Some(fault), ..Retentions::default() },
+    };
+    let mut retentions = Retentions::default();
+    for resource in answers.into_iter().flatten() {
+        let OwnedResourceSpecifier::Topic(topic) = resource.specifier else { continue };
+        let value = |name| resource.entries.iter().find(|entry| entry.name == name)?.value.as_deref();
+        // Every topic has it. The client library swallows the broker's error, and only the settings are missing.
+        match value("retention.ms") {
+            Some(ms) => retentions.by_topic.push((topic, retention(value("cleanup.policy"), ms))),
+            None => retentions.fault = Some(RetentionError::Refused(topic)),
+        }
+    }
+    retentions
+}
+
+fn describe(config: &ClientConfig, topics: &[String]) -> Result<Vec<ConfigResourceResult>, RetentionError> {
     let client: AdminClient<DefaultClientContext> = config.create()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let options = AdminOptions::new().request_timeout(Some(PATIENCE));
     let names: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-    let answers = runtime.block_on(client.describe_configs(&names, &options))?;
-    let answer = |(topic, answer): (&String, Result<ConfigResource, RDKafkaErrorCode>)| {
-        let settings = answer.map_err(RetentionError::Refused)?;
-        let value = |name| settings.get(name).and_then(|entry| entry.value.clone());
-        Ok((topic.clone(), retention(value("cleanup.policy").as_deref(), value("retention.ms").as_deref())))
-    };
-    topics.iter().zip(answers).map(answer).collect()
+    Ok(runtime.block_on(client.describe_configs(&names, &options))?)
 }
 
-fn retention(cleanup_policy: Option<&str>, retention_ms: Option<&str>) -> RetentionMs {
+fn retention(cleanup_policy: Option<&str>, retention_ms: &str) -> RetentionMs {
     let deletes = cleanup_policy.is_none_or(|policy| policy.split(',').any(|policy| policy.trim() == "delete"));
-    // -1 is without limit, and no number of 64 bits without a sign.
-    retention_ms.filter(|_| deletes)?.parse().ok()
+    // -1 is without limit, and no number without a sign.
+    if deletes { retention_ms.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -52,12 +70,11 @@ mod tests {
     #[test]
     fn only_a_topic_that_deletes_by_time_has_a_limit() {
         for (policy, ms, expected) in [
-            (Some("delete"), Some("604800000"), Some(604_800_000)),
-            (Some("compact, delete"), Some("7"), Some(7)),
-            (None, Some("7"), Some(7)),
-            (Some("compact"), Some("604800000"), None),
-            (Some("delete"), Some("-1"), None),
-            (Some("delete"), None, None),
+            (Some("delete"), "604800000", Some(604_800_000)),
+            (Some("compact, delete"), "7", Some(7)),
+            (None, "7", Some(7)),
+            (Some("compact"), "604800000", None),
+            (Some("delete"), "-1", None),
         ] {
             assert_eq!(retention(policy, ms), expected, "{policy:?} {ms:?}");
         }

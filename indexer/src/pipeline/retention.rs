@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::flow::Flow;
-use crate::consume::{Question, RetentionError, RetentionMs};
+use crate::consume::{Question, RetentionMs, Retentions};
 use crate::health::RetentionPicture;
 use crate::route::EpochMillis;
 
@@ -56,17 +56,14 @@ impl Flow {
         }
     }
 
-    pub(super) fn take_retention(&mut self, answer: Result<Vec<(String, RetentionMs)>, RetentionError>, now: Instant) {
-        self.retention.next = Some(now + if answer.is_ok() { INTERVAL } else { RETRY });
-        match answer {
-            Ok(topics) => self.retention.by_topic = topics.into_iter().collect(),
-            Err(error) if !self.retention.was_told => {
-                self.retention.was_told = true;
-                let error = anyhow::Error::new(error);
-                tracing::warn!("cannot tell the hours to retention, asking again: {error:#}");
-            }
-            Err(error) => tracing::debug!(%error, "cannot tell the hours to retention"),
+    pub(super) fn take_retention(&mut self, told: Retentions, now: Instant) {
+        self.retention.by_topic.extend(told.by_topic);
+        self.retention.next = Some(now + if told.fault.is_none() { INTERVAL } else { RETRY });
+        let Some(fault) = told.fault.map(anyhow::Error::new) else { return };
+        if std::mem::replace(&mut self.retention.was_told, true) {
+            return tracing::debug!("cannot tell the hours to retention: {fault:#}");
         }
+        tracing::warn!("cannot tell the hours to retention of all topics, asking again each minute: {fault:#}");
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use millrace_tests::fake_elasticsearch::Answer;
 use millrace_tests::indexer_rig::{IndexerRig, LIMIT};
+use millrace_tests::kafka::{self, Kafka, PASSWORD, USER};
 use millrace_tests::prometheus::{Prometheus, folder, promtool};
 use millrace_tests::rig::Rig;
 use millrace_tests::{footprint, http, scratch, wait};
@@ -163,6 +164,35 @@ fn the_oldest_record_that_waits_gives_lag_and_hours_to_retention() -> Result<()>
     let sum = delays("to=\"indexed\"", "sum")?;
     ensure!((21_600.0..21_800.0).contains(&sum), "{sum} s together");
     assert_eq!(rig.metric("indexer_lag_seconds", &[])?, 0.0);
+    Ok(())
+}
+
+#[test]
+fn without_the_right_to_read_retention_records_flow_and_the_log_says_so_once() -> Result<()> {
+    let (kafka, addr) = Kafka::start_guarded(&kafka::Options::default())?;
+    // It dies with this process.
+    let kafka: &Kafka = Box::leak(Box::new(kafka));
+    let login = format!(
+        "security.protocol: sasl_plaintext, sasl.mechanism: PLAIN, sasl.username: {USER}, sasl.password: {PASSWORD}"
+    );
+    let mut rig = IndexerRig::on(kafka, &addr.to_string(), "retention-rights", 1, "", &login)?;
+    rig.reconfigure("kafka:", "ledger: off\nkafka:")?;
+    kafka.allow("Read", &rig.name)?;
+    kafka.allow("Write", &format!("{}.dlq", rig.name))?;
+    let principal = format!("User:{USER}");
+    let group = ["--add", "--allow-principal", &principal, "--operation", "Read", "--group", &rig.name];
+    kafka.tool("org.apache.kafka.tools.AclCommand", &group)?;
+    rig.produce(0..10, "a")?;
+    rig.start()?;
+    rig.wait_documents(10)?;
+    let indexer = rig.indexer.as_ref().context("started above")?;
+    let log = || indexer.output();
+    wait::until_true("the log to say so", LIMIT, || Ok(log().contains("it takes DescribeConfigs")))
+        .with_context(log)?;
+    let told = log().matches("cannot tell the hours to retention").count();
+    assert_eq!(told, 1, "{}", log());
+    let text = http::get(&format!("http://{}/metrics", rig.admin))?.body;
+    assert_eq!(http::metric(&text, "indexer_hours_to_retention", &[]), None);
     Ok(())
 }
 
