@@ -6,7 +6,9 @@
 //! `pause()`. librdkafka stops fetching for a partition when its queue is full.
 
 mod questions;
+mod retention;
 mod source;
 
 pub use questions::{Answer, Question, Questions};
+pub use retention::{RetentionMs, Retentions};
 pub use source::{Context, PartitionQueue, Rebalance, Source, SourceError, TopicPartition, header};

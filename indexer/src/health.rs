@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use millrace_common::telemetry::admin;
 use millrace_common::telemetry::gauges::Gauges;
+use millrace_common::telemetry::{Delays, admin};
 use serde_json::{Value, json};
 
+use crate::route::EpochMillis;
 use crate::watch::history::History;
 use crate::watch::judge::State;
 use crate::watch::reading::Shared;
@@ -16,6 +17,24 @@ use crate::watch::view::View;
 
 /// A loop that did not turn for this long hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// Labels of what keeps records from flowing.
+const BLOCKED_REASONS: [&str; 14] = [
+    "starting",
+    "kafka_unreachable",
+    "group_not_joined",
+    "topic_missing",
+    "elasticsearch_unreachable",
+    "no_reply",
+    "overloaded",
+    "forbidden",
+    "refused",
+    "malformed_reply",
+    "templates",
+    "index_held",
+    "dead_letter_topic",
+    "ledger",
+];
 
 /// Why nothing is known of the pipeline.
 const LEDGER_OFF: &str = "the settings say `ledger: off`";
@@ -43,6 +62,8 @@ pub struct Picture {
     /// What keeps records from flowing: a label from a closed set, and words.
     pub blocked: Vec<(&'static str, String)>,
     pub partitions: Vec<PartitionPicture>,
+    pub retention: Vec<RetentionPicture>,
+    pub delays: EndToEnd,
     pub details: Value,
 }
 
@@ -56,7 +77,54 @@ pub struct PartitionPicture {
     pub end: Option<i64>,
     pub lag_records: Option<i64>,
     pub lag_seconds: Option<f64>,
+    /// When the oldest unfinished record known was stamped.
+    pub oldest_ms: Option<EpochMillis>,
     pub is_held: bool,
+}
+
+impl PartitionPicture {
+    /// The topic, and since when its oldest record waits, if any does. `None` if that is not known.
+    pub fn oldest(&self) -> Option<(&str, Option<EpochMillis>)> {
+        match self.lag_records? {
+            0 => Some((&self.topic, None)),
+            _ => Some((&self.topic, Some(self.oldest_ms?))),
+        }
+    }
+}
+
+/// The race of a topic's oldest unfinished record against retention by time. Infinite where there is none.
+#[derive(Clone, Debug)]
+pub struct RetentionPicture {
+    pub topic: String,
+    pub retention_seconds: f64,
+    pub hours_left: f64,
+}
+
+impl RetentionPicture {
+    fn tell(&self, gauges: &mut Gauges) {
+        let labels = [("topic", self.topic.as_str())];
+        let help = "Hours until retention.ms takes the oldest unfinished record; +Inf if none waits or without limit. retention.bytes is not foreseen.";
+        gauges.set("indexer_hours_to_retention", help, &labels, self.hours_left);
+        let help = "How long the topic keeps records by time (retention.ms); +Inf without limit.";
+        gauges.set("indexer_retention_seconds", help, &labels, self.retention_seconds);
+    }
+}
+
+/// From the Kafka timestamp, at which the shipper read the event.
+#[derive(Clone, Debug, Default)]
+pub struct EndToEnd {
+    pub consumed: Delays,
+    pub indexed: Delays,
+}
+
+impl EndToEnd {
+    fn tell(&self, gauges: &mut Gauges) {
+        for (stage, delays) in [("consumed", &self.consumed), ("indexed", &self.indexed)] {
+            let help =
+                "From reading an event (Kafka timestamp) to taking its record, and to the answer that it is indexed.";
+            gauges.delays("indexer_end_to_end_seconds", help, &[("to", stage)], delays);
+        }
+    }
 }
 
 impl Health {
@@ -197,8 +265,10 @@ impl admin::Health for Health {
 
     fn gauges(&self, gauges: &mut Gauges) {
         let picture = self.picture();
-        for (label, _) in &picture.blocked {
-            gauges.set("indexer_blocked", "1 while records do not flow for this reason.", &[("reason", label)], 1.0);
+        let reasons = BLOCKED_REASONS.iter().map(|reason| (reason, 0.0));
+        for (reason, value) in reasons.chain(picture.blocked.iter().map(|(reason, _)| (reason, 1.0))) {
+            let help = "1 while records do not flow for this reason.";
+            gauges.set("indexer_blocked", help, &[("reason", reason)], value);
         }
         self.gauges_of_sources(gauges);
         let mut seconds = f64::NEG_INFINITY;
@@ -213,6 +283,8 @@ impl admin::Health for Health {
         if seconds.is_finite() {
             gauges.set("indexer_lag_seconds", "Age of the oldest unfinished record known.", &[], seconds);
         }
+        picture.delays.tell(gauges);
+        picture.retention.iter().for_each(|retention| retention.tell(gauges));
     }
 }
 

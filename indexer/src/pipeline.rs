@@ -20,6 +20,7 @@ mod partitions;
 mod publish;
 mod refused;
 mod report;
+mod retention;
 mod settle;
 mod take;
 mod targets;

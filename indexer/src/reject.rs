@@ -20,6 +20,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub fn all() -> impl Iterator<Item = Self> {
+        let own = [Self::NotJson, Self::MissingField, Self::Refused, Self::IndexBlocked, Self::TooLarge];
+        own.into_iter().chain(RejectReason::ALL.into_iter().map(Self::Rule))
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotJson => "not_json",

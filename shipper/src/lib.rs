@@ -19,5 +19,6 @@ pub mod clock;
 pub mod ledger;
 pub mod tail;
 pub mod pipeline;
+mod meters;
 pub mod status;
 pub mod inspect;

@@ -9,6 +9,7 @@ use millrace_common::telemetry::gauges::Gauges as Series;
 use serde_json::{Value, json};
 
 use crate::ledger::desk::Desk;
+use crate::meters;
 use crate::tail::stats::{BLOCKED_REASONS, Gauges, Stats};
 
 /// Shared between the tailing thread, which fills it, and the admin thread, which reads it.
@@ -39,6 +40,7 @@ impl Board {
 
     #[expect(clippy::disallowed_methods, reason = "an edge: the age of the last turn is judged by the real clock")]
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        meters::describe();
         Self {
             started: Instant::now(),
             turned_ms: AtomicU64::new(0),
@@ -150,38 +152,7 @@ impl Health for Board {
 
     fn before_scrape(&self) {
         let facts = self.facts();
-        let Stats { lost_bytes, dropped_events, rotations, produce_errors, .. } = &facts.stats;
-        let stats = &facts.stats;
-        let totals = [
-            ("shipper_read_bytes_total", stats.read_bytes),
-            ("shipper_read_events_total", stats.read_events),
-            ("shipper_acked_events_total", stats.acked_events),
-            ("shipper_acked_bytes_total", stats.acked_bytes),
-            ("shipper_truncated_events_total", stats.truncated_events),
-            ("shipper_invalid_utf8_events_total", stats.invalid_utf8_events),
-            ("shipper_nul_bytes_skipped_total", stats.nul_bytes_skipped),
-            ("shipper_rewinds_total", stats.rewinds),
-            ("shipper_rotation_splits_total", stats.rotation_splits),
-            ("shipper_checkpoint_corrupt_total", stats.corrupt_checkpoints),
-            ("shipper_checkpoint_errors_total", facts.gauges.checkpoint_errors),
-        ];
-        for (name, value) in totals {
-            metrics::counter!(name).absolute(value);
-        }
-        // With the counters, so that read = acknowledged + pending + dropped at every scrape.
-        metrics::gauge!("shipper_pending_events").set(facts.gauges.pending_events as f64);
-        for (reason, bytes) in lost_bytes {
-            metrics::counter!("shipper_lost_bytes_total", "reason" => *reason).absolute(*bytes);
-        }
-        for (reason, events) in dropped_events {
-            metrics::counter!("shipper_dropped_events_total", "reason" => *reason).absolute(*events);
-        }
-        for (kind, count) in rotations {
-            metrics::counter!("shipper_rotations_total", "kind" => *kind).absolute(*count);
-        }
-        for (code, count) in produce_errors {
-            metrics::counter!("shipper_produce_errors_total", "code" => code.clone()).absolute(*count);
-        }
+        meters::show(&facts.stats, &facts.gauges);
     }
 
     fn gauges(&self, series: &mut Series) {
@@ -207,6 +178,12 @@ impl Health for Board {
         for (name, help, value) in values {
             series.set(name, help, &[], value as f64);
         }
+        series.delays(
+            "shipper_ack_latency_seconds",
+            "From reading an event to its acknowledgement by Kafka",
+            &[],
+            &facts.stats.ack_latency,
+        );
         self.tell_behind(gauges, series);
         for topic in &gauges.topics {
             let is_so = !topic.blocked.is_empty();

@@ -9,6 +9,7 @@
 pub mod differential;
 pub mod elasticsearch;
 pub mod fake_elasticsearch;
+pub mod footprint;
 pub mod hanging_files;
 pub mod http;
 pub mod indexer_rig;
@@ -18,6 +19,7 @@ pub mod mapping_rig;
 pub mod oracle;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod rig;
 pub mod scratch;

@@ -48,12 +48,13 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
 }
 
 impl MetricsHandle {
-    /// All series in the Prometheus text format, `<program>_build_info{version}` among them.
+    /// All series in the Prometheus text format, `<program>_build_info{version}` and those of the process among them.
     pub fn render(&self) -> String {
         let mut text = self.recorder.render();
         let mut gauges = super::Gauges::default();
         let name = format!("{}_build_info", self.program);
         gauges.set(&name, "The version that runs; always 1.", &[("version", self.version)], 1.0);
+        super::process::add(&mut gauges);
         text.push_str(&gauges.render());
         text
     }

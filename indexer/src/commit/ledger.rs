@@ -5,6 +5,7 @@
 //! prefix, and what became of the records in it. Pure: no clock, no Kafka.
 
 use std::collections::VecDeque;
+use std::num::NonZeroI64;
 
 use millrace_common::record::{CoveredRange, RecordId, SourceId};
 
@@ -38,6 +39,8 @@ impl From<RecordId> for Covered {
 #[derive(Debug)]
 struct Entry {
     offset: i64,
+    /// Kafka's timestamp, if it has one.
+    timestamp_ms: Option<NonZeroI64>,
     /// `None` until it is known, and for records of other producers.
     covered: Option<Covered>,
     /// `None` while it is unfinished.
@@ -68,12 +71,13 @@ impl Ledger {
     }
 
     /// Notes a record as taken and unfinished. Offsets must grow; gaps are fine (compaction, transactions).
-    pub fn begin(&mut self, offset: i64) -> Result<Sequence, OffsetWentBack> {
+    pub fn begin(&mut self, offset: i64, timestamp_ms: Option<i64>) -> Result<Sequence, OffsetWentBack> {
         match self.last {
             Some(last) if offset <= last => return Err(OffsetWentBack { offset, last }),
             _ => self.last = Some(offset),
         }
-        self.entries.push_back(Entry { offset, covered: None, ending: None });
+        let timestamp_ms = timestamp_ms.and_then(NonZeroI64::new);
+        self.entries.push_back(Entry { offset, timestamp_ms, covered: None, ending: None });
         Ok(self.head + self.entries.len() as u64 - 1)
     }
 
@@ -94,7 +98,7 @@ impl Ledger {
             return false;
         }
         entry.ending = Some(ending);
-        while let Some(&Entry { offset, covered, ending: Some(ending) }) = self.entries.front() {
+        while let Some(&Entry { offset, covered, ending: Some(ending), .. }) = self.entries.front() {
             self.entries.pop_front();
             self.head += 1;
             self.committable = Some(offset + 1);
@@ -120,6 +124,11 @@ impl Ledger {
     /// The last offset taken.
     pub fn last(&self) -> Option<i64> {
         self.last
+    }
+
+    /// The Kafka timestamp of the first unfinished record.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        self.entries.front()?.timestamp_ms.map(NonZeroI64::get)
     }
 
     /// Whether every record taken is finished.
@@ -176,7 +185,7 @@ mod tests {
                 let before = ledger.committable();
                 match step {
                     Step::Begin { gap } => {
-                        prop_assert_eq!(ledger.begin(next), Ok(model.taken.len() as u64));
+                        prop_assert_eq!(ledger.begin(next, Some(next * 10)), Ok(model.taken.len() as u64));
                         ledger.cover(model.taken.len() as u64, covered(model.taken.len()));
                         model.taken.push((next, false));
                         next += gap;
@@ -190,6 +199,9 @@ mod tests {
                     Step::Finish(_) => prop_assert_eq!(ledger.finish(0, Ending::Indexed, |_, _| ()), false),
                 }
                 prop_assert_eq!(ledger.committable(), model.committable());
+                let oldest = model.taken.iter().find(|(_, finished)| !finished).map(|(offset, _)| offset * 10);
+                // 0 stands for none.
+                prop_assert_eq!(ledger.oldest_ms(), oldest.filter(|&ms| ms != 0));
                 let prefix = model.taken.iter().take_while(|(_, finished)| *finished).count() as u64;
                 prop_assert_eq!(&passed, &(0..prefix).collect::<Vec<_>>());
                 prop_assert!(ledger.committable() >= before);
@@ -206,7 +218,7 @@ mod tests {
     #[test]
     fn an_unfinished_record_holds_the_commit_back() {
         let mut ledger = Ledger::new();
-        let sequences: Vec<_> = [10, 11, 15].into_iter().map(|offset| ledger.begin(offset).unwrap()).collect();
+        let sequences: Vec<_> = [10, 11, 15].into_iter().map(|offset| ledger.begin(offset, None).unwrap()).collect();
         let mut finish = |at: usize| ledger.finish(sequences[at], Ending::Indexed, |_, _| {});
         assert!(finish(1) && finish(2));
         assert_eq!(ledger.committable(), None);
@@ -217,7 +229,7 @@ mod tests {
     #[test]
     fn an_offset_that_goes_back_is_refused() {
         let mut ledger = Ledger::new();
-        ledger.begin(7).unwrap();
-        assert_eq!(ledger.begin(7), Err(OffsetWentBack { offset: 7, last: 7 }));
+        ledger.begin(7, None).unwrap();
+        assert_eq!(ledger.begin(7, None), Err(OffsetWentBack { offset: 7, last: 7 }));
     }
 }

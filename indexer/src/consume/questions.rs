@@ -16,6 +16,7 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::retention::{self, Retentions};
 use super::source::{Source, TopicPartition};
 use crate::bulk::batch::Owner;
 use crate::commit::committer::Offsets;
@@ -34,6 +35,8 @@ pub enum Question {
     Ends(Vec<(Owner, TopicPartition)>),
     /// Which of these topics are not there.
     Missing(Vec<String>),
+    /// How long these topics keep records.
+    Retention(Vec<String>),
 }
 
 #[derive(Debug)]
@@ -56,6 +59,7 @@ pub enum Answer {
     /// Partitions about which the broker said nothing are left out.
     Ends(Vec<(Owner, Range<i64>)>),
     Missing(Result<Vec<String>, KafkaError>),
+    Retention(Retentions),
     /// The consumer lost its brokers for good, while they answer others.
     CutOff,
 }
@@ -69,7 +73,8 @@ impl Answer {
             Self::Commit { result, .. } => result.is_ok(),
             Self::Ends(ends) => !ends.is_empty(),
             Self::Missing(missing) => missing.is_ok(),
-            Self::CutOff => false,
+            // It came over another connection.
+            Self::Retention(_) | Self::CutOff => false,
         }
     }
 }
@@ -160,6 +165,7 @@ fn answer(source: &Source, question: Question) -> Answer {
             }
             Answer::Missing(Ok(found))
         }
+        Question::Retention(topics) => Answer::Retention(retention::ask(source.config(), &topics)),
     }
 }
 

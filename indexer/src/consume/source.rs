@@ -217,6 +217,10 @@ impl Source {
         self.consumer.assignment_lost()
     }
 
+    pub(super) fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
     pub(super) fn consumer(&self) -> &BaseConsumer<Context> {
         &self.consumer
     }

@@ -72,6 +72,7 @@ impl Flow {
                     }
                     self.missing_topics = missing;
                 }
+                Answer::Retention(answer) => self.take_retention(answer, now),
                 Answer::Commit { .. } => {}
                 Answer::CutOff => self.is_cut_off = true,
                 Answer::Missing(Err(error)) => tracing::debug!(%error, "cannot ask for the topics"),

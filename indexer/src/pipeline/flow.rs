@@ -18,6 +18,7 @@ use super::meters::Meters;
 use super::partitions::Partitions;
 use super::publish::Publishing;
 use super::refused::Refused;
+use super::retention::Retention;
 use crate::bulk::concurrency::Concurrency;
 use crate::bulk::schedule::Schedule;
 use crate::bulk::service::{Outcome, Request, Service};
@@ -25,7 +26,7 @@ use crate::commit::ledger::Ending;
 use crate::config::{Bulk, Kafka, Memory, Rule};
 use crate::consume::{Questions, Source};
 use crate::dead_letter::DeadLetters;
-use crate::health::Health;
+use crate::health::{EndToEnd, Health};
 use crate::route::EpochMillis;
 use crate::templates::NotReady;
 
@@ -72,6 +73,8 @@ pub struct Flow {
     pub(super) concurrency: Concurrency,
     pub(super) membership: Membership,
     pub(super) meters: Meters,
+    pub(super) delays: EndToEnd,
+    pub(super) retention: Retention,
     /// Refused documents that wait for a newer plan.
     pub(super) refused: Vec<Refused>,
     /// Bytes of documents that wait for blocked indices.
@@ -101,6 +104,8 @@ impl Flow {
             membership: Membership::new(now),
             partitions: Partitions::default(),
             meters: Meters::new(),
+            delays: EndToEnd::default(),
+            retention: Retention::new(now),
             kafka: parts.kafka,
             bulk: parts.bulk,
             rules: parts.rules,
@@ -238,6 +243,7 @@ impl Flow {
         if now.duration_since(self.last_ends) >= ENDS_INTERVAL {
             self.last_ends = now;
             self.ask_around();
+            self.ask_retention(now);
             for request in self.intake.targets.refresh(now) {
                 self.service.send(Request::Plan(request));
             }

@@ -100,14 +100,14 @@ impl Flow {
             _ => {}
         }
         let partition = self.partitions.at(place)?;
-        let sequence = match partition.ledger.begin(offset) {
+        let sequence = match partition.ledger.begin(offset, timestamp_ms) {
             Ok(sequence) => sequence,
             Err(error) => {
                 let (owner, name) = (partition.owner, partition.name());
                 tracing::warn!(topic = %name.0, partition = name.1, %error, "the log begins anew: was the topic made again?");
                 self.membership.committer.assigned(name, None);
                 let partition = self.partitions.begin_anew(owner)?;
-                partition.ledger.begin(offset).ok()?
+                partition.ledger.begin(offset, timestamp_ms).ok()?
             }
         };
         self.partitions.at(place)?.expected = Some(offset + 1);

@@ -7,6 +7,12 @@ use metrics::{
 };
 
 use crate::map::{ActionKind, Actions};
+use crate::reject::Reason;
+
+/// Those to be expected: each is there from the start, so that its first one is an increase.
+const REQUEST_CODES: [&str; 12] =
+    ["200", "400", "401", "403", "413", "429", "500", "502", "503", "504", "error", "malformed"];
+const ITEM_STATUSES: [&str; 8] = ["401", "403", "404", "429", "500", "502", "503", "504"];
 
 pub struct Meters {
     pub consumed: Counter,
@@ -14,6 +20,7 @@ pub struct Meters {
     pub duplicate: Counter,
     pub rejected: Counter,
     pub dead_lettered: Counter,
+    pub skipped: Counter,
     pub skipped_null: Counter,
     pub skipped_expired: Counter,
     pub by_kafka_time: Counter,
@@ -39,6 +46,15 @@ impl Meters {
     /// Registers all series, so that they are there with 0 before anything happens.
     pub fn new() -> Self {
         describe();
+        for code in REQUEST_CODES {
+            counter!("indexer_bulk_requests_total", "code" => code).increment(0);
+        }
+        for status in ITEM_STATUSES {
+            counter!("indexer_item_retries_total", "status" => status).increment(0);
+        }
+        for reason in Reason::all() {
+            counter!("indexer_dead_letters_total", "reason" => reason.as_str()).increment(0);
+        }
         let documents = |result: &'static str| counter!("indexer_documents_total", "result" => result);
         let action = |kind: ActionKind| (kind, counter!("indexer_mapping_actions_total", "action" => kind.as_str()));
         Self {
@@ -47,6 +63,7 @@ impl Meters {
             duplicate: documents("duplicate"),
             rejected: documents("rejected"),
             dead_lettered: documents("dead_lettered"),
+            skipped: documents("skipped"),
             skipped_null: counter!("indexer_skipped_records_total", "reason" => "null"),
             skipped_expired: counter!("indexer_skipped_records_total", "reason" => "expired"),
             by_kafka_time: counter!("indexer_documents_by_kafka_time_total"),
@@ -94,8 +111,11 @@ impl Meters {
 
 fn describe() {
     describe_counter!("indexer_consumed_records_total", "Records taken from Kafka.");
-    describe_counter!("indexer_documents_total", "Documents by what became of them.");
-    describe_counter!("indexer_skipped_records_total", "Records finished without a document.");
+    describe_counter!(
+        "indexer_documents_total",
+        "Documents by what became of them; skipped: records finished without one."
+    );
+    describe_counter!("indexer_skipped_records_total", "Records finished without a document, by why.");
     describe_counter!("indexer_documents_by_kafka_time_total", "Documents whose own time could not name their index.");
     describe_counter!("indexer_documents_planned_anew_total", "Refused documents written again by a newer mapping.");
     describe_counter!("indexer_lost_records_total", "Records that retention took before they were read.");

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::flow::{Flow, wall_clock};
+use super::partitions::Partition;
 use super::targets::Target;
 use crate::health::{PartitionPicture, Picture};
+use crate::route::EpochMillis;
 use crate::templates::NotReady;
 
 /// Nothing is flowing when nobody has answered for so long.
@@ -24,23 +26,8 @@ impl Flow {
         let budgets = self.intake.targets.iter().filter_map(Target::budget_used);
         self.meters.field_budget_used.set(budgets.fold(0.0, f64::max));
         let wall = wall_clock();
-        let partitions = self.partitions.iter().map(|partition| {
-            let committed = self.membership.committed(&partition.name());
-            let position = partition.ledger.committable().max(committed);
-            let begin = partition.ends.as_ref().map(|ends| ends.start);
-            let lag = partition.ends.as_ref().map(|ends| (ends.end - position.or(begin).unwrap_or(ends.end)).max(0));
-            let age = partition.last_timestamp_ms.map(|time| (wall - time) as f64 / 1_000.0);
-            PartitionPicture {
-                topic: partition.topic.to_string(),
-                partition: partition.number,
-                finished: partition.ledger.committable(),
-                committed,
-                end: partition.ends.as_ref().map(|ends| ends.end),
-                lag_records: lag,
-                lag_seconds: if lag == Some(0) { Some(0.0) } else { age },
-                is_held: partition.is_held || partition.waiting.is_some(),
-            }
-        });
+        let partitions: Vec<_> = self.partitions.iter().map(|partition| self.picture(partition, wall)).collect();
+        let retention = self.retention.pictures(partitions.iter().filter_map(PartitionPicture::oldest), wall);
         let details = serde_json::json!({
             "bulk": {
                 "in_flight": self.schedule.num_in_flight(),
@@ -53,8 +40,29 @@ impl Flow {
             "dead_letters": self.meters.num_letters,
             "fields": self.intake.fields.report(),
         });
-        let picture = Picture { partitions: partitions.collect(), blocked: self.blocked(now), details };
-        self.health.show(picture);
+        let delays = self.delays.clone();
+        self.health.show(Picture { partitions, retention, delays, blocked: self.blocked(now), details });
+    }
+
+    fn picture(&self, partition: &Partition, wall: EpochMillis) -> PartitionPicture {
+        let committed = self.membership.committed(&partition.name());
+        let position = partition.ledger.committable().max(committed);
+        let begin = partition.ends.as_ref().map(|ends| ends.start);
+        let lag = partition.ends.as_ref().map(|ends| (ends.end - position.or(begin).unwrap_or(ends.end)).max(0));
+        // What was not taken yet is not older than what was taken last.
+        let oldest_ms = partition.ledger.oldest_ms().or(partition.last_timestamp_ms);
+        let age = oldest_ms.map(|time| (wall - time) as f64 / 1_000.0);
+        PartitionPicture {
+            topic: partition.topic.to_string(),
+            partition: partition.number,
+            finished: partition.ledger.committable(),
+            committed,
+            end: partition.ends.as_ref().map(|ends| ends.end),
+            lag_records: lag,
+            lag_seconds: if lag == Some(0) { Some(0.0) } else { age },
+            oldest_ms,
+            is_held: partition.is_held || partition.waiting.is_some(),
+        }
     }
 
     fn blocked(&self, now: Instant) -> Vec<(&'static str, String)> {

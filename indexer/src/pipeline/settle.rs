@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::flow::Flow;
+use super::flow::{Flow, wall_clock};
 use crate::bulk::batch::{Batch, Item};
 use crate::bulk::client::SendError;
 use crate::bulk::response::{Class, Failure, ItemError, Refusal, Reply};
@@ -121,6 +121,7 @@ impl Flow {
         let mut duplicates = reply.duplicates.iter().peekable();
         let mut failed = reply.failures.iter().map(|failure| failure.item).peekable();
         let mut last_target = u32::MAX;
+        let wall = wall_clock();
         for (at, item) in batch.items.iter().enumerate() {
             if failed.next_if_eq(&at).is_some() {
                 continue;
@@ -131,6 +132,10 @@ impl Flow {
             }
             self.parked_bytes -= item.parked_size();
             let is_duplicate = duplicates.next_if_eq(&&at).is_some();
+            // A duplicate was indexed before.
+            if !is_duplicate {
+                self.delays.indexed.note(wall - item.kafka_time);
+            }
             let ending = if is_duplicate { Ending::Duplicate } else { Ending::Indexed };
             self.partitions.finish(item.owner, item.sequence, item.size(), ending);
         }

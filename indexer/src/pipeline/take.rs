@@ -103,9 +103,13 @@ impl Flow {
         let Some(sequence) = self.begin(place, message.offset(), message.timestamp().to_millis(), now) else {
             return true;
         };
+        let timestamp_ms = message.timestamp().to_millis();
+        if let Some(read) = timestamp_ms {
+            self.delays.consumed.note(wall - read);
+        }
         let record = WaitingView {
             offset: message.offset(),
-            timestamp_ms: message.timestamp().to_millis(),
+            timestamp_ms,
             key: message.key(),
             value: message.payload(),
             id_header: header(message, ID_HEADER),
@@ -155,11 +159,13 @@ impl Flow {
                 true
             }
             Taken::Null => {
+                self.meters.skipped.increment(1);
                 self.meters.skipped_null.increment(1);
                 self.partitions.finish(owner, sequence, 0, Ending::Skipped);
                 true
             }
             Taken::Expired => {
+                self.meters.skipped.increment(1);
                 self.meters.skipped_expired.increment(1);
                 self.partitions.finish(owner, sequence, 0, Ending::Skipped);
                 true

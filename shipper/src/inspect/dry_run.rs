@@ -75,7 +75,7 @@ impl Broker for Collector {
             let value = record.value.unwrap_or_default().to_vec();
             self.made.borrow_mut().get_or_insert(Made { id, value });
         }
-        self.deliveries.push(Delivery { token: record.token, error: None });
+        self.deliveries.push(Delivery { token: record.token, timestamp_ms: record.timestamp_ms, error: None });
         Ok(())
     }
 

@@ -80,7 +80,7 @@ impl Sender {
         let mut answers = Answers::default();
         let mut deliveries = std::mem::take(&mut self.deliveries);
         self.broker.poll(Duration::ZERO, &mut deliveries);
-        for Delivery { token, error } in deliveries.drain(..) {
+        for Delivery { token, error, .. } in deliveries.drain(..) {
             let Some((_, sent)) = self.under_way.remove(&token) else { continue };
             match error {
                 None => {

@@ -8,7 +8,7 @@ use millrace_common::retry::Delays;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::{error, info, warn};
@@ -37,10 +37,13 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, token: usize) {
-        let error =
-            result.as_ref().err().map(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
+        let (message, error) = match result {
+            Ok(message) => (message, None),
+            Err((error, message)) => (message, Some(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))),
+        };
+        let timestamp_ms = message.timestamp().to_millis().unwrap_or_default();
         // A poisoned lock still holds every report.
-        self.deliveries.lock().unwrap_or_else(|e| e.into_inner()).push(Delivery { token, error });
+        self.deliveries.lock().unwrap_or_else(|e| e.into_inner()).push(Delivery { token, timestamp_ms, error });
     }
 }
 

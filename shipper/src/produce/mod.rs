@@ -24,6 +24,8 @@ pub struct Outgoing<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
     pub token: usize,
+    /// Its Kafka timestamp.
+    pub timestamp_ms: i64,
     /// `None`: acknowledged by all in-sync replicas.
     pub error: Option<RDKafkaErrorCode>,
 }

@@ -273,6 +273,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 source.tally.finish(num_acknowledged);
                 self.stats.acked_events += num_acknowledged;
                 self.stats.acked_bytes += source.ledger.acknowledged() - before.0;
+                self.stats.ack_latency.note(now.wall_ms - delivery.timestamp_ms);
                 self.is_dirty = true;
                 let has_carry = source.rotation.carry.is_some();
                 if source.retry_at.is_none() && source.delays.num_attempts() > 0 {

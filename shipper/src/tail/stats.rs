@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use millrace_common::telemetry::Delays;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     pub read_bytes: u64,
@@ -24,7 +26,13 @@ pub struct Stats {
     /// before the event was acknowledged. Its lines may have been sent twice.
     pub rotation_splits: u64,
     pub corrupt_checkpoints: u64,
+    /// From reading an event to its acknowledgement.
+    pub ack_latency: Delays,
 }
+
+pub const LOST_REASONS: [&str; 4] = ["truncated", "deleted", "hold_limit", "too_large"];
+pub const DROPPED_REASONS: [&str; 2] = ["truncated", "too_large"];
+pub const ROTATIONS: [&str; 3] = ["rename", "truncate", "copytruncate"];
 
 /// Bytes that will never be delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ mod indexer_rows;
 mod indexer_security;
 mod indexer_templates;
 mod ledger_rig;
+mod monitoring;
 mod page;
 mod pipeline;
 mod public_scenarios;

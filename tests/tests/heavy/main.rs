@@ -4,6 +4,7 @@
 mod agreement;
 mod chaos;
 mod differential;
+mod footprint;
 mod indexer;
 #[path = "../end_to_end/reload_rig.rs"]
 mod reload_rig;

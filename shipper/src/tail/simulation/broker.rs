@@ -104,10 +104,11 @@ impl Broker for Producer {
                 let fate = if topics.is_healthy { 0 } else { topics.random.below(100) };
                 // 95: not written, 97: written, but nobody will ever know.
                 let error = (fate >= 95).then_some(RDKafkaErrorCode::RequestTimedOut);
+                let timestamp_ms = message.timestamp_ms;
                 if !(95..97).contains(&fate) {
                     topics.log.push(message);
                 }
-                deliveries.push(Delivery { token, error });
+                deliveries.push(Delivery { token, timestamp_ms, error });
             }
         }
     }

@@ -214,6 +214,9 @@ fn the_indexer_is_drained_pinged_and_scaled_rightly() -> Result<()> {
         .iter()
         .filter_map(|end| end["port"].as_str())
         .collect();
+    let rules: Value = yaml(&root.join("overlays/monitoring/rules.yaml"))?;
+    let alerts: Value = yaml(&root.join("../monitoring/prometheus/alerts.yml"))?;
+    assert_eq!(rules["spec"]["groups"], alerts["groups"], "the operator's rules are not those of alerts.yml");
     for folder in WORKLOADS {
         let workload = Workload::load(folder)?;
         for (container, _) in self::ours(&workload)? {
