@@ -70,7 +70,12 @@ impl HangingFiles {
     }
 
     pub fn append(&self, name: &str, text: &str) {
-        lock(&self.state).files.entry(name.to_owned()).or_default().extend_from_slice(text.as_bytes());
+        self.writer().append(name, text);
+    }
+
+    /// A hand that appends from elsewhere.
+    pub fn writer(&self) -> Appender {
+        Appender(Arc::clone(&self.state))
     }
 
     /// # Errors
@@ -91,6 +96,15 @@ impl HangingFiles {
     /// The number of reads that hang now.
     pub fn num_hung(&self) -> usize {
         lock(&self.state).hung.len()
+    }
+}
+
+/// Appends to files of a [`HangingFiles`].
+pub struct Appender(Arc<Mutex<State>>);
+
+impl Appender {
+    pub fn append(&self, name: &str, text: &str) {
+        lock(&self.0).files.entry(name.to_owned()).or_default().extend_from_slice(text.as_bytes());
     }
 }
 

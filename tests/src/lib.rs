@@ -30,6 +30,7 @@ pub mod bench;
 pub mod browser;
 pub mod certificates;
 pub mod storm;
+pub mod story;
 pub mod demo;
 pub mod wait;
 mod wire;

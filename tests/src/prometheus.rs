@@ -1,5 +1,6 @@
 //! A real Prometheus (Debian's package) and its `promtool`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -29,13 +30,17 @@ impl Prometheus {
     /// If it does not start; `scripts/bootstrap` installs it.
     pub fn start(name: &str, targets: &[(&str, &str)], rules: &Path) -> Result<Self> {
         let dir = scratch::dir(name)?;
-        let job = |(job, address): &(&str, &str)| {
-            format!("  - {{ job_name: {job}, static_configs: [{{ targets: [\"{address}\"] }}] }}\n")
+        let mut jobs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (job, address) in targets {
+            jobs.entry(job).or_default().push(address);
+        }
+        let job = |(job, addresses): (&str, Vec<&str>)| {
+            format!("  - {{ job_name: {job}, static_configs: [{{ targets: {addresses:?} }}] }}\n")
         };
         let config = format!(
             "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [{:?}]\nscrape_configs:\n{}",
             rules,
-            targets.iter().map(job).collect::<String>(),
+            jobs.into_iter().map(job).collect::<String>(),
         );
         let file = dir.join("prometheus.yml");
         fs::write(&file, config)?;

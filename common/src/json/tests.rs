@@ -106,6 +106,15 @@ fn the_last_of_duplicate_keys_wins() {
     let value = parser.parse(br#"{"a":1,"b":2,"\u0061":3}"#).unwrap();
     assert_eq!(value.get("a").unwrap().raw(), "3");
     assert!(value.has_duplicate_keys());
+    for (text, expected) in [
+        (r#"{"a":1,"a":2}"#, true),
+        (r#"{"":1,"":2}"#, true),
+        (r#"{"abcdefgh":1,"abcdefgi":2,"abcdefgh":3}"#, true),
+        (r#"{"abcdefgh":1,"abcdefgi":2}"#, false),
+        (r#"{"a":1,"b":1,"ab":2}"#, false),
+    ] {
+        assert_eq!(Parser::default().parse(text.as_bytes()).unwrap().has_duplicate_keys(), expected, "{text}");
+    }
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub(super) fn check(i: usize, input: &RawInput, memory: u64, faults: &mut Faults
     if wrapping.is_some() && encoding != encoding_rs::UTF_8 {
         faults.at(&at("encoding")).add("container runtimes write UTF-8", "leave it out");
     }
-    // A quarter of the memory is for records on their way; the largest event is read in one piece, three times as long.
+    // A sixth of the memory is for records on their way; the largest event is read in one piece, three times as long.
     let most = memory / 24;
     let largest = input.multiline.as_ref().and_then(|multiline| multiline.max_bytes);
     let max_bytes = largest.map_or(Framing::DEFAULT_MAX_BYTES.min(most), |size| size.bytes());

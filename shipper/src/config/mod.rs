@@ -53,9 +53,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Bytes on their way to Kafka: half of what the process may use beyond its own needs.
+    /// Bytes on their way to Kafka. They take about twice that, as measured: what librdkafka keeps of them, its requests, and
+    /// what the allocator does not give back.
     pub fn max_inflight(&self) -> u64 {
-        self.memory / 4
+        self.memory / 6
     }
 
     /// Three full batches: while librdkafka waits for the answers to five requests of a partition and has a further batch, its

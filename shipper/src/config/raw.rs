@@ -212,7 +212,7 @@ pub(super) struct RawKafka {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawLimits {
-    /// Memory of the whole process. A quarter of it holds records on their way.
+    /// Memory of the whole process. A sixth of it holds records on their way.
     pub(super) memory: ByteSize,
     /// Largest record. What becomes of a longer line says `on_oversize`.
     pub(super) max_record: ByteSize,

@@ -111,6 +111,8 @@ impl Sides<'_> {
             "inputs": [input],
             "kafka": {"brokers": [self.kafka.bootstrap()], "topic": topic},
             "data_dir": state,
+            // Another host each time: the ledger would tell the next run that all is sent.
+            "host": {"id": format!("bench-{}", self.number)},
             "admin": {"listen": "127.0.0.1:0"},
         });
         let path = self.files.dir.join("shipper.yaml");

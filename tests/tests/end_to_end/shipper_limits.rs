@@ -22,7 +22,7 @@ fn wait_until_full(shipper: &millrace_tests::rig::Shipper, size: u64) -> Result<
     wait::until("the budget used up", LIMIT, || {
         let status = shipper.status()?;
         let source = &status["sources"][0];
-        let is_full = status["inflight_bytes"].as_u64() >= Some(2 << 20) && source["size"].as_u64() == Some(size);
+        let is_full = status["inflight_bytes"].as_u64() >= Some((8 << 20) / 6) && source["size"].as_u64() == Some(size);
         Ok(source["read"].as_u64().filter(|_| is_full))
     })
 }
