@@ -87,6 +87,9 @@ pub struct Heartbeat {
     #[serde(default)]
     pub topics: Vec<String>,
     pub num_sources: u64,
+    /// Events that Kafka acknowledged since the process started.
+    #[serde(default)]
+    pub acked_events: u64,
     pub unread_bytes: u64,
     /// Why records do not flow, if they do not.
     #[serde(default)]

@@ -20,6 +20,7 @@ function age(ms) {
   return seconds < 7200 ? `${Math.round(seconds / 60)} min ago` : `${Math.round(seconds / 3600)} h ago`;
 }
 
+const seconds = (ms) => `${Math.round(ms / 1000)} s`;
 const count = (number) => (number == null ? "" : number.toLocaleString("en"));
 
 function element(name, attributes = {}, ...children) {
@@ -91,7 +92,9 @@ const hosts = new Table("hosts", "Worst first; a head sorts.", [
   state,
   { ...detail, value: (host) => [host.detail, ...host.blocked].filter(Boolean).join("; ") },
   { head: "Last seen", value: (host) => host.seen_ms_ago, text: (host) => (host.stopped ? "said goodbye, " : "") + age(host.seen_ms_ago) },
+  number("Lines/s", (host) => host.events_per_second, (rate) => (rate == null ? "" : count(Number(rate.toPrecision(3))))),
   number("Bytes/s", (host) => rates.get(host.host) ?? 0, bytes),
+  number("Delay", (host) => host.late_ms, seconds),
   number("Unread", (host) => host.unread_bytes, bytes),
   number("Waiting", (host) => Math.max(0, host.acknowledged_bytes - host.indexed_bytes), bytes),
   number("Sources", (host) => host.num_sources),
@@ -104,6 +107,7 @@ const sources = new Table("sources", "Worst first; a head sorts.", [
   { head: "Host", value: (source) => source.host_name },
   number("Unread", (source) => source.size - source.read, bytes),
   number("Waiting", (source) => source.waiting, bytes),
+  number("Delay", (source) => source.late_ms, seconds),
   number("Missing", (source) => source.missing, bytes),
   number("Given up", (source) => source.given_up, bytes),
   number("Dead letters", (source) => source.dead_letters),

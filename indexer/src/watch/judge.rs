@@ -72,6 +72,8 @@ pub struct SourceVerdict {
     pub merged: u64,
     /// Acknowledged, and the group is not there yet.
     pub waiting: u64,
+    /// How long the oldest of that has waited, as far as it was seen.
+    pub late_ms: i64,
     /// Bytes that the shipper gave up.
     pub given_up: u64,
     /// Bytes of `holes`.
@@ -231,6 +233,7 @@ impl View {
             num_dead_letters += finished.row.num_dead_letters;
         }
         let (state, detail) = self.state_of_source(host, facts, host_state, missing, &holes, as_of);
+        let late_ms = facts.waiting.map_or(0, |waiting| as_of - waiting.since_ms).max(0);
         SourceVerdict {
             host: Arc::clone(host),
             source,
@@ -241,6 +244,7 @@ impl View {
             skipped: num_bytes(skipped),
             merged: num_bytes(merged),
             waiting,
+            late_ms,
             given_up: row.gaps.iter().filter(|gap| gap.is_loss()).map(|gap| gap.end - gap.start).sum(),
             missing,
             holes,

@@ -8,12 +8,14 @@
 //! "hosts":    [ { "host": "id", "name": "web-1", "state": "OKAY", "detail": "", "seen_ms_ago": 1200 | null,
 //!                 "num_sources": 3, "num_sources_known": 3 | null, "program": "0.1.0" | null, "stopped": false,
 //!                 "unread_bytes": 0, "blocked": ["…"], "started_ms": 1795435200000 | null,
-//!                 "acknowledged_bytes": 10, "indexed_bytes": 10 } ],     sums over its sources
+//!                 "acknowledged_bytes": 10, "indexed_bytes": 10,         sums over its sources
+//!                 "late_ms": 0,                                          the worst of its sources
+//!                 "events_per_second": 12.5 | null } ],                  between its last two heartbeats
 //! "sources":  [ { "host": "id", "host_name": "web-1", "source": "0123456789abcdef", "path": "/a.log", "input": "app",
 //!                 "topic": "logs", "state": "OKAY", "detail": "", "finished": false,
 //!                 "size": 10, "read": 10, "acknowledged": 10,                       bytes, as its shipper told last
 //!                 "indexed": 10, "dead_lettered": 0, "skipped": 0, "merged": 0,     bytes finished by the group
-//!                 "waiting": 0, "given_up": 0, "missing": 0,
+//!                 "waiting": 0, "late_ms": 0, "given_up": 0, "missing": 0,
 //!                 "duplicates": 0, "dead_letters": 0,                               records
 //!                 "holes": [[3, 7], …] } ],                                         at most 10, of the missing bytes
 //! "left_out": { "hosts": 0, "sources": 0 }
@@ -111,11 +113,12 @@ fn host_fact(view: &View, verdicts: &Verdicts, host: &HostVerdict) -> Value {
     // Sources are in the order of their hosts.
     let from = verdicts.sources.partition_point(|source| source.host < host.id);
     let own = verdicts.sources[from..].iter().take_while(|source| source.host == host.id);
-    let (mut acknowledged, mut indexed) = (0, 0);
+    let (mut acknowledged, mut indexed, mut late_ms) = (0, 0, 0);
     for source in own {
         acknowledged +=
             view.sources.get(&(source.host.clone(), source.source)).map_or(0, |facts| facts.row.acknowledged);
         indexed += source.indexed;
+        late_ms = late_ms.max(source.late_ms);
     }
     json!({
         "host": &*host.id, "name": host.name, "state": host.state.as_str(), "detail": host.detail,
@@ -126,7 +129,8 @@ fn host_fact(view: &View, verdicts: &Verdicts, host: &HostVerdict) -> Value {
         "unread_bytes": heartbeat.map_or(0, |heartbeat| heartbeat.unread_bytes),
         "blocked": heartbeat.map_or(&[][..], |heartbeat| &heartbeat.blocked),
         "started_ms": heartbeat.map(|heartbeat| heartbeat.started_ms),
-        "acknowledged_bytes": acknowledged, "indexed_bytes": indexed,
+        "acknowledged_bytes": acknowledged, "indexed_bytes": indexed, "late_ms": late_ms,
+        "events_per_second": view.hosts.get(&host.id).and_then(|host| host.events_per_second),
     })
 }
 
@@ -140,7 +144,7 @@ pub fn source_fact(view: &View, source: &SourceVerdict) -> Option<Value> {
         "finished": row.state == millrace_common::ledger::sources::SourceState::Finished,
         "size": row.size, "read": row.read, "acknowledged": row.acknowledged,
         "indexed": source.indexed, "dead_lettered": source.dead_lettered, "skipped": source.skipped,
-        "merged": source.merged, "waiting": source.waiting, "given_up": source.given_up, "missing": source.missing,
+        "merged": source.merged, "waiting": source.waiting, "late_ms": source.late_ms, "given_up": source.given_up, "missing": source.missing,
         "duplicates": source.num_duplicates, "dead_letters": source.num_dead_letters, "holes": holes,
     }))
 }

@@ -58,6 +58,7 @@ fn heartbeat() -> Heartbeat {
         state: HostState::Running,
         topics: vec!["logs".into()],
         num_sources: 1,
+        acked_events: 0,
         unread_bytes: 0,
         blocked: Vec::new(),
         stalled: Vec::new(),
@@ -477,4 +478,16 @@ fn hosts_of_other_pipelines_are_not_ours_unless_expected() {
     rig.view.expect = vec![Expect { host: "web-1".into(), interval: None }];
     rig.round();
     assert_eq!(rig.verdicts().hosts.len(), 1);
+}
+
+#[test]
+fn the_rate_is_between_two_heartbeats_of_one_process() {
+    let mut rig = Rig::expecting(&[]);
+    let rate = |rig: &Rig| rig.view.hosts.values().next().and_then(|host| host.events_per_second);
+    rig.beat(&Heartbeat { at_ms: 1_000, acked_events: 100, ..heartbeat() });
+    assert_eq!(rate(&rig), None);
+    rig.beat(&Heartbeat { at_ms: 6_000, acked_events: 150, ..heartbeat() });
+    assert_eq!(rate(&rig), Some(10.0));
+    rig.beat(&Heartbeat { at_ms: 9_000, acked_events: 3, started_ms: 8_000, ..heartbeat() });
+    assert_eq!(rate(&rig), None);
 }

@@ -35,6 +35,8 @@ pub struct Arrival {
 pub struct Host {
     pub name: String,
     pub heartbeat: Option<Heartbeat>,
+    /// Between the last two heartbeats of one process.
+    pub events_per_second: Option<f64>,
     /// Of the last sign of life.
     pub seen: Option<Arrival>,
     /// When one of its sources last had something new acknowledged.

@@ -15,6 +15,8 @@ use super::stalls::Report;
 #[derive(Clone, Debug, Default)]
 pub struct Whole {
     pub num_sources: u64,
+    /// Since the process started.
+    pub acked_events: u64,
     pub unread_bytes: u64,
     /// Why records do not flow.
     pub blocked: Vec<&'static str>,

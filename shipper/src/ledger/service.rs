@@ -292,6 +292,7 @@ impl Service {
             state,
             topics: self.settings.topics.clone(),
             num_sources: whole.num_sources,
+            acked_events: whole.acked_events,
             unread_bytes: whole.unread_bytes,
             blocked,
             stalled: self.stalled.iter().take(MAX_STALLED).cloned().collect(),

@@ -111,6 +111,7 @@ impl Loop {
         self.warn_of_memory(gauges.sources);
         self.desk.publish(Whole {
             num_sources: gauges.sources,
+            acked_events: self.tailer.stats().acked_events,
             unread_bytes: gauges.unread_bytes,
             blocked: gauges.blocked.clone(),
             turn: 0,

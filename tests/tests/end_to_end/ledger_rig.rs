@@ -156,6 +156,7 @@ impl LedgerRig {
             state,
             topics: vec![self.name.clone()],
             num_sources: 1,
+            acked_events: 0,
             unread_bytes: 0,
             blocked: Vec::new(),
             stalled: Vec::new(),

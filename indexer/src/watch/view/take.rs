@@ -51,6 +51,7 @@ impl View {
                     let heartbeat: Heartbeat = decode(value).ok()?;
                     let host = self.hosts.entry(id.into()).or_default();
                     host.name.clone_from(&heartbeat.host_name);
+                    host.events_per_second = host.heartbeat.as_ref().and_then(|before| rate(before, &heartbeat));
                     host.heartbeat = Some(heartbeat);
                     host.seen = Some(arrival);
                 }
@@ -87,4 +88,11 @@ impl View {
             None => _ = self.sources.insert(key, new),
         }
     }
+}
+
+/// Events a second from one heartbeat to the next. `None` if another process began between them.
+fn rate(before: &Heartbeat, after: &Heartbeat) -> Option<f64> {
+    let passed_ms = after.at_ms - before.at_ms;
+    let num_events = after.acked_events.checked_sub(before.acked_events)?;
+    (passed_ms > 0 && before.started_ms == after.started_ms).then(|| num_events as f64 * 1_000.0 / passed_ms as f64)
 }
