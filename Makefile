@@ -12,7 +12,7 @@ CARGO ?= cargo
 ALL := --workspace --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-monitoring test test-heavy bench check up down build bootstrap servers clean
+.PHONY: help demo demo-monitoring test test-heavy bench docs check up down build bootstrap servers clean
 
 help: ## Lists what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ bench: export BENCH := 1
 bench: bootstrap servers ## Measures both programs beside kcat, and stores the figures in docs/benchmarks (BENCH_RECORDS, BENCH_RUNS, BENCH_ONLY)
 	$(CARGO) build $(ALL) --release --bin shipper --bin indexer --bin bench
 	@target/release/bench
+
+docs: bootstrap ## Writes docs/configuration.md anew, from the programs
+	$(CARGO) build $(ALL) --bins
+	@{ sed '/^## /,$$d' docs/configuration.md; for program in shipper indexer; do \
+	  printf '## %s\n\n' $$program; target/debug/$$program schema --markdown; echo; done; } >docs/configuration.new
+	@mv docs/configuration.new docs/configuration.md
 
 check: bootstrap ## Format, lints, licences and bans, unit tests
 	$(CARGO) fmt --all -- --check

@@ -42,6 +42,12 @@ pub enum Command {
     Status(status::Status),
     /// Tell whether all that was written is indexed, byte by byte.
     Audit(audit::Audit),
+    /// Print the JSON Schema of the configuration file, for editors.
+    Schema {
+        /// Print a table of all settings instead.
+        #[arg(long)]
+        markdown: bool,
+    },
     /// Print a script that completes command lines in a shell.
     Completions { shell: Shell },
 }

@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use millrace_common::config::{describe, schema};
 use millrace_common::exit::Exit;
 use millrace_common::reload::{self, Loaded, Reloads, Rules};
 use millrace_common::shutdown::Signals;
 use millrace_common::telemetry::{admin, logs, metrics};
 use millrace_indexer::cli::{self, Cli, Command, Need, Settings};
-use millrace_indexer::config::{Config, FIXED};
+use millrace_indexer::config::{Config, FIXED, Raw};
 use millrace_indexer::health::Health;
 use millrace_indexer::pipeline::{self, Ended};
 use millrace_indexer::{dlq, pages, templates};
@@ -51,10 +52,8 @@ fn main() -> ExitCode {
         Command::Status(status) => status.run().into(),
         Command::Audit(audit) => audit.run().into(),
         Command::Dlq(command) => dlq::run(&command).into(),
-        Command::Completions { shell } => match std::io::stdout().write_all(&cli::completions(shell)) {
-            Ok(()) => Exit::Clean.into(),
-            Err(_) => Exit::Io.into(),
-        },
+        Command::Completions { shell } => print(&cli::completions(shell)).into(),
+        Command::Schema { markdown } => print(describe(&schema::<Raw>(), markdown).as_bytes()).into(),
     }
 }
 
@@ -104,4 +103,8 @@ fn rules(running: &Config, settings: Settings) -> Rules<Config> {
     let file = settings.config.clone();
     let load = move || settings.try_load(RUN_NEEDS).map_err(|(faults, _)| faults);
     Rules { program: "indexer", file, load: Box::new(load), prove: Box::new(prove), fixed: FIXED }
+}
+
+fn print(text: &[u8]) -> Exit {
+    std::io::stdout().write_all(text).map_or(Exit::Io, |()| Exit::Clean)
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use millrace_common::config::Setting;
+use millrace_common::config::{Setting, describe};
 use millrace_common::exit::Exit;
 use millrace_common::reload;
 use millrace_common::telemetry::logs::{self, LogFormat};
@@ -68,8 +68,18 @@ enum Command {
         #[command(flatten)]
         settings: Flags,
     },
+    /// Print the JSON Schema of the configuration file, for editors.
+    Schema {
+        /// Print a table of all settings instead.
+        #[arg(long)]
+        markdown: bool,
+    },
     /// Print a script that completes command lines in a shell.
     Completions { shell: Shell },
+}
+
+fn print(text: &[u8]) -> Exit {
+    std::io::stdout().write_all(text).map_or(Exit::Io, |()| Exit::Clean)
 }
 
 fn completions(shell: Shell) -> Vec<u8> {
@@ -230,10 +240,8 @@ fn main() -> ExitCode {
             }
             .into();
         }
-        Command::Completions { shell } => {
-            let printed = std::io::stdout().write_all(&completions(shell));
-            return printed.map_or(Exit::Io, |()| Exit::Clean).into();
-        }
+        Command::Completions { shell } => return print(&completions(shell)).into(),
+        Command::Schema { markdown } => return print(describe(&config::schema(), markdown).as_bytes()).into(),
     };
     let loaded = match reload::load(flags.config.as_ref(), || flags.load()) {
         Ok(loaded) => loaded,

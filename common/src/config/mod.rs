@@ -14,6 +14,7 @@ mod tree;
 mod flags;
 mod suggest;
 mod schema;
+mod reference;
 mod check;
 mod written;
 
@@ -26,6 +27,7 @@ use serde::de::DeserializeOwned;
 pub use expand::Environment;
 pub use faults::{Fault, FaultAt, Faults};
 pub use flags::Setting;
+pub use reference::describe;
 pub use schema::schema;
 pub use secret::{Secret, SecretError, without_login};
 pub use suggest::nearest;

@@ -120,6 +120,11 @@ impl Configuration for Config {
     }
 }
 
+/// The JSON Schema of the settings.
+pub fn schema() -> serde_json::Value {
+    config::schema::<raw::Raw>()
+}
+
 /// Reads and checks a configuration. `name` is the file's name for messages, `text` is empty without a file.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 mod agreement;
 mod deploy;
 mod differential;
+mod documents;
 mod explain;
 mod harness;
 mod indexer_audit;
