@@ -6,7 +6,7 @@
 //! | `SILENT` | host | no sign of life for five heartbeats |
 //! | `ABSENT` | host | expected, and never heard of |
 //! | `STALLED` | source, host | its shipper says that a file stands still which should be read |
-//! | `BEHIND` | source | the group has not finished for five heartbeats what was acknowledged, or the shipper cannot send |
+//! | `BEHIND` | source | the group has not finished for four heartbeats what was acknowledged, or the shipper cannot send |
 //! | `QUIET` | host | nothing new for longer than expected |
 //! | `UNKNOWN` | host | it was not heard yet since this reader began |
 //!
@@ -21,8 +21,10 @@ use millrace_common::record::SourceId;
 
 use super::view::{ClockMs, Host, STALE_MS, Source, View};
 
-/// Heartbeats that may be missing, one after the other, and how late anything else may be.
+/// Heartbeats that may be missing, one after the other.
 const PATIENCE: i64 = 5;
+/// How late anything else may be, in heartbeats. It is told of by one, so that an alarm comes within six.
+const LATE_PATIENCE: i64 = 4;
 /// Where no heartbeat says how often it comes.
 const USUAL_INTERVAL_MS: i64 = 10_000;
 
@@ -179,7 +181,7 @@ impl View {
             let at_latest = self.at_latest(seen);
             // While this reader could not reach Kafka the others perhaps could not either.
             let since = if seen.is_old { at_latest } else { at_latest.max(self.resumed_ms()) };
-            if as_of - since > limit_ms(host) {
+            if as_of - since > interval_ms(Some(host)) * PATIENCE {
                 return (State::Silent, format!("no sign of life for {} s", (as_of - at_latest) / 1_000));
             }
             if self.when(seen).is_none() {
@@ -271,7 +273,7 @@ impl View {
         if is_active && host_state == State::Silent {
             return (State::Silent, "its host is silent".to_owned());
         }
-        let limit = host.map_or(PATIENCE * USUAL_INTERVAL_MS, limit_ms);
+        let limit = interval_ms(host) * LATE_PATIENCE;
         let heartbeat = host.and_then(|host| host.heartbeat.as_ref());
         let heartbeat = heartbeat.filter(|heartbeat| is_active && heartbeat.state == HostState::Running);
         if let Some(stalled) = heartbeat.and_then(|h| h.stalled.iter().find(|stalled| stalled.path == facts.row.path)) {
@@ -295,9 +297,11 @@ impl View {
     }
 }
 
-fn limit_ms(host: &Host) -> i64 {
-    let interval = host.heartbeat.as_ref().and_then(|heartbeat| i64::try_from(heartbeat.interval_ms).ok());
-    interval.unwrap_or(USUAL_INTERVAL_MS).saturating_mul(PATIENCE)
+/// At most a day, so that arithmetic with it cannot overflow.
+fn interval_ms(host: Option<&Host>) -> i64 {
+    const MAX_MS: u64 = 24 * 3_600_000;
+    let heartbeat = host.and_then(|host| host.heartbeat.as_ref());
+    heartbeat.map_or(USUAL_INTERVAL_MS, |heartbeat| heartbeat.interval_ms.min(MAX_MS) as i64)
 }
 
 fn length(range: &Range<u64>) -> u64 {

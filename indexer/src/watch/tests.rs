@@ -293,7 +293,7 @@ fn a_file_that_stands_still_is_stalled_by_name() {
 #[test]
 fn a_group_that_does_not_come_along_is_behind_within_a_minute_and_a_slow_bulk_is_not() {
     let mut rig = with_source();
-    rig.pass(45, Some(&heartbeat()));
+    rig.pass(35, Some(&heartbeat()));
     rig.check(State::Okay, State::Okay);
     rig.pass(10, Some(&heartbeat()));
     rig.check(State::Behind, State::Behind);
