@@ -132,3 +132,55 @@ fn o11_memory_is_flat_under_rotation() -> Result<()> {
     ensure!(slope < 1024.0, "memory grows by {slope:.0} KiB a minute: {points:?}");
     shipper.stop()
 }
+
+/// Quiet files of one host, with the ledger and without, side by side.
+#[test]
+fn the_ledger_of_ten_thousand_files_takes_less_than_a_hundredth_of_a_core_and_twelve_megabytes() -> Result<()> {
+    const FILES: u64 = 10_000;
+    let mut rigs = Vec::new();
+    for ledger in ["on", "off"] {
+        let mut rig = Rig::new(&format!("ledger-{ledger}"), 2)?;
+        rig.set("ledger", ledger);
+        rig.set("limits", json!({"memory": "64MiB"}));
+        for file in 0..FILES {
+            let name = format!("{file}.log");
+            rig.append(&name, rig.lines(&name, 0..1))?;
+        }
+        let shipper = rig.start()?;
+        rigs.push((rig, shipper));
+    }
+    for (rig, _) in &rigs {
+        wait::until_true("every line", 4 * LIMIT, || Ok(rig.num_records()? >= FILES))?;
+    }
+    // What is said of the last file is said by then.
+    thread::sleep(Duration::from_secs(15));
+    let cpu = |rigs: &[(Rig, millrace_tests::rig::Shipper)]| -> Result<Vec<Duration>> {
+        rigs.iter().map(|(_, shipper)| shipper.cpu_time().context("it runs")).collect()
+    };
+    let (before, begun) = (cpu(&rigs)?, Instant::now());
+    thread::sleep(Duration::from_secs(60));
+    let (after, took) = (cpu(&rigs)?, begun.elapsed());
+    let share = |at: usize| (after[at] - before[at]).as_secs_f64() / took.as_secs_f64();
+    // The host is called as the topic. What compaction keeps is the last of each key.
+    let host = &rigs[0].0.topic;
+    let (mut kept, mut num_said) = (BTreeMap::new(), 0);
+    rigs[0].0.kafka.for_each_record(millrace_tests::ledger::SOURCES, |record| {
+        let key = record.key().unwrap_or_default();
+        if String::from_utf8_lossy(key).contains(host.as_str()) {
+            num_said += 1;
+            kept.insert(key.to_vec(), key.len() + record.payload().unwrap_or_default().len());
+        }
+    })?;
+    let num_bytes: usize = kept.values().sum();
+    println!(
+        "{:.2} % of a core with, {:.2} % without; {num_said} facts said, {num_bytes} bytes of them kept",
+        share(0) * 100.0,
+        share(1) * 100.0
+    );
+    ensure!(share(0) - share(1) < 0.01, "{} and {}", share(0), share(1));
+    ensure!(num_bytes < 12 << 20, "{num_bytes} bytes");
+    for (_, mut shipper) in rigs {
+        shipper.stop()?;
+    }
+    Ok(())
+}
