@@ -53,6 +53,10 @@ impl Configuration for Config {
     fn files(&self) -> BTreeSet<PathBuf> {
         self.files.clone()
     }
+
+    fn listen(&self) -> &str {
+        &self.admin_listen
+    }
 }
 
 /// A host that must be there.

@@ -62,28 +62,16 @@ fn run(loaded: Loaded<Config>, settings: Settings) -> anyhow::Result<Exit> {
     let owner = thread::current();
     let wake = move || owner.unpark();
     let (looker, woken) = reload::waker();
-    let wake_both = {
-        let wake = wake.clone();
-        move || {
-            wake();
-            looker.wake();
-        }
-    };
-    let signals = Signals::install(wake_both).context("cannot listen for signals")?;
+    let signals = Signals::install(looker.after(wake.clone())).context("cannot listen for signals")?;
     let metrics = metrics::install("indexer", env!("CARGO_PKG_VERSION"))?;
-    let rules = rules(&loaded.config, settings);
+    let rules = rules(settings);
     let reloads = Reloads::start(rules, &loaded, &signals, woken, wake).context("cannot start a thread")?;
     let health = Arc::new(Health::new(Instant::now(), "no Kafka broker has answered yet"));
-    let (mut config, mut endpoint) = (loaded.config, None);
+    let (mut config, mut endpoint) = (loaded.config, admin::Endpoint::default());
     loop {
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-        if endpoint.as_ref().is_none_or(|(listen, _)| *listen != config.admin_listen) {
-            // Its port may be the same.
-            drop(endpoint.take());
-            let options = admin::AdminOptions { listen: config.admin_listen.clone(), program: "indexer" };
-            let (pages, told) = (pages::routes(Arc::clone(&health)), Arc::clone(&health) as Arc<dyn admin::Health>);
-            endpoint = Some((config.admin_listen.clone(), admin::spawn(options, told, metrics.clone(), pages)?));
-        }
+        let options = admin::AdminOptions { listen: config.admin_listen.clone(), program: "indexer" };
+        endpoint.listen(options, Arc::clone(&health) as Arc<_>, &metrics, pages::routes(Arc::clone(&health)))?;
         match pipeline::run(config, &signals, &health)? {
             Ended::Exit(exit) => return Ok(exit),
             Ended::Restart => config = reloads.take().context("there is no configuration to go on with")?,
@@ -92,14 +80,8 @@ fn run(loaded: Loaded<Config>, settings: Settings) -> anyhow::Result<Exit> {
 }
 
 /// How the configuration is loaded anew: as at the start.
-fn rules(running: &Config, settings: Settings) -> Rules<Config> {
-    let mut listen = running.admin_listen.clone();
-    let prove = move |config: &Config| {
-        pipeline::prove(config).map_err(|error| format!("{error:#}"))?;
-        admin::prove_listen(&listen, &config.admin_listen).map_err(|error| format!("admin.listen: {error}"))?;
-        listen.clone_from(&config.admin_listen);
-        Ok(())
-    };
+fn rules(settings: Settings) -> Rules<Config> {
+    let prove = |config: &Config| pipeline::prove(config).map_err(|error| format!("{error:#}"));
     let file = settings.config.clone();
     let load = move || settings.try_load(RUN_NEEDS).map_err(|(faults, _)| faults);
     Rules { program: "indexer", file, load: Box::new(load), prove: Box::new(prove), fixed: FIXED }

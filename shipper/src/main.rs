@@ -262,8 +262,7 @@ fn main() -> ExitCode {
         return Exit::Clean.into();
     };
     logs::init(cli.log_format, "info");
-    let rules =
-        pipeline::rules(&loaded.config, flags.config.clone(), move || flags.load().map_err(|(faults, _)| faults));
+    let rules = pipeline::rules(flags.config.clone(), move || flags.load().map_err(|(faults, _)| faults));
     let ended = metrics::install("shipper", env!("CARGO_PKG_VERSION"))
         .map_err(anyhow::Error::from)
         .and_then(|handle| pipeline::run(loaded, rules, until, &handle));

@@ -15,7 +15,7 @@ use millrace_common::exit::Exit;
 use millrace_common::kafka::Log;
 use millrace_common::reload::{self, Loaded, Reloads, Rules};
 use millrace_common::shutdown::Signals;
-use millrace_common::telemetry::admin::{self, AdminOptions};
+use millrace_common::telemetry::admin::{AdminOptions, Endpoint};
 use millrace_common::telemetry::metrics::MetricsHandle;
 use rustix::event::EventfdFlags;
 use rustix::process::{Resource, Rlimit};
@@ -27,6 +27,7 @@ use crate::read::Disk;
 use crate::status::Board;
 use crate::tail::Tailer;
 use crate::tail::legacy::Legacy;
+pub(crate) use clients::told;
 pub(crate) use start::host_name;
 
 /// When to stop by itself.
@@ -84,17 +85,10 @@ enum Ended {
 
 /// How the configuration is loaded anew: `load` does it as at the start.
 pub fn rules(
-    running: &Config,
     file: Option<std::path::PathBuf>,
     load: impl Fn() -> Result<Config, String> + Send + 'static,
 ) -> Rules<Config> {
-    let mut listen = running.listen.clone();
-    let prove = move |config: &Config| {
-        clients::prove(config).map_err(|error| format!("{error:#}"))?;
-        admin::prove_listen(&listen, &config.listen).map_err(|error| format!("admin.listen: {error}"))?;
-        listen.clone_from(&config.listen);
-        Ok(())
-    };
+    let prove = |config: &Config| clients::prove(config).map_err(|error| format!("{error:#}"));
     Rules { program: "shipper", file, load: Box::new(load), prove: Box::new(prove), fixed: FIXED }
 }
 
@@ -108,27 +102,14 @@ pub fn run(loaded: Loaded<Config>, rules: Rules<Config>, until: Until, metrics: 
         move || waker.wake()
     };
     let (looker, woken) = reload::waker();
-    let wake_both = {
-        let wake = wake.clone();
-        move || {
-            wake();
-            looker.wake();
-        }
-    };
-    let signals = Signals::install(wake_both).context("cannot install signal handlers")?;
+    let signals = Signals::install(looker.after(wake.clone())).context("cannot install signal handlers")?;
     let board = Arc::new(Board::new(wake.clone()));
     let reloads = Reloads::start(rules, &loaded, &signals, woken, wake).context("cannot start a thread")?;
     let process = Process { signals, waker, board, log: Arc::new(Log::new()), open_files, until };
-    let (mut config, mut left, mut endpoint) = (loaded.config, Left { dir, legacy: None }, None);
+    let (mut config, mut left, mut endpoint) = (loaded.config, Left { dir, legacy: None }, Endpoint::default());
     loop {
-        if endpoint.as_ref().is_none_or(|(listen, _)| *listen != config.listen) {
-            // Its port may be the same.
-            drop(endpoint.take());
-            let options = AdminOptions { listen: config.listen.clone(), program: "shipper" };
-            let health = Arc::clone(&process.board) as Arc<_>;
-            endpoint =
-                Some((config.listen.clone(), admin::spawn(options, health, metrics.clone(), axum::Router::new())?));
-        }
+        let options = AdminOptions { listen: config.listen.clone(), program: "shipper" };
+        endpoint.listen(options, Arc::clone(&process.board) as Arc<_>, metrics, axum::Router::new())?;
         left = match process.run(config, left)? {
             Ended::Exit(exit) => return Ok(exit),
             Ended::Restart(left) => *left,

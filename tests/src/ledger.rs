@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use millrace_common::ledger::sources::{SourceRow, SourceState};
 use serde_json::Value;
 
 use crate::kafka::KafkaClient;
@@ -65,5 +66,26 @@ impl Host {
     /// If there is no heartbeat.
     pub fn last_heartbeat(&self) -> Result<&Value> {
         self.heartbeats.last().map(|(_, value)| value).context("a heartbeat")
+    }
+}
+
+/// What a shipper says of a file that it read whole, and that Kafka acknowledged up to `end`.
+pub fn whole_row(host_name: &str, topic: &str, path: &str, end: u64) -> SourceRow {
+    SourceRow {
+        version: 1,
+        host_name: host_name.to_owned(),
+        input: "app".into(),
+        topic: topic.to_owned(),
+        path: path.to_owned(),
+        inode: 1,
+        birth_time_ns: 1,
+        generation: 0,
+        size: end,
+        read: end,
+        acknowledged: end,
+        gaps: Vec::new(),
+        state: SourceState::Active,
+        at_ms: 0,
+        checkpoint: Value::Null,
     }
 }

@@ -69,6 +69,16 @@ impl Prometheus {
         Ok(serde_json::from_value(result["result"].take())?)
     }
 
+    /// Whether an alert fires now.
+    ///
+    /// # Errors
+    ///
+    /// If Prometheus does not answer.
+    pub fn is_firing(&self, alert: &str) -> Result<bool> {
+        let query = format!("ALERTS{{alertname=\"{alert}\", alertstate=\"firing\"}}");
+        Ok(!self.query(&query)?.is_empty())
+    }
+
     /// All rules.
     ///
     /// # Errors
@@ -92,6 +102,20 @@ impl Prometheus {
 /// The folder of alerts and dashboard.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../monitoring")
+}
+
+/// The alerts as shipped, but what waits before it fires waits so long.
+///
+/// # Errors
+///
+/// If they cannot be read.
+pub fn alerts_that_wait(time: &str) -> Result<String> {
+    let rules = fs::read_to_string(folder().join("prometheus/alerts.yml"))?;
+    let wait = |line: &str| match line.trim_start().starts_with("for: ") {
+        true => format!("        for: {time}\n"),
+        false => format!("{line}\n"),
+    };
+    Ok(rules.lines().map(wait).collect())
 }
 
 /// Runs `promtool` in the folder of the alerts; what it prints, and whether it is content.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use serde::Serialize;
@@ -30,7 +30,6 @@ pub enum Fate {
 ///
 /// # Errors
 /// The topic cannot be read to its end, or not for `patience` without news.
-#[expect(clippy::disallowed_methods, reason = "an edge: a person waits for the answer")]
 pub fn ask(
     config: ClientConfig,
     source: SourceId,
@@ -42,18 +41,7 @@ pub fn ask(
         opened => opened?,
     };
     let mut rows = BTreeMap::new();
-    let mut heard_at = Instant::now();
-    while !reader.is_caught_up() {
-        match reader.next(Duration::from_millis(200)) {
-            Ok(Some(fact)) => {
-                heard_at = Instant::now();
-                take(&mut rows, fact, source);
-            }
-            Err(cause) if heard_at.elapsed() >= patience => return Err(cause),
-            Ok(None) if heard_at.elapsed() >= patience => return Err(ReadError::Late(patience)),
-            _ => {}
-        }
-    }
+    reader.read_to_end(patience, &|| true, |fact| take(&mut rows, fact, source))?;
     reader.close();
     Ok(by_group(rows, &range))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -128,6 +128,35 @@ impl Reader {
             Some(Err(error)) => Err(ReadError::Read(error)),
             None => Ok(None),
         }
+    }
+
+    /// Gives all facts up to the ends that were looked at. `go_on` is asked a few times a second whether to, and `false` comes
+    /// back if not.
+    ///
+    /// # Errors
+    /// Nothing came for `patience`.
+    #[expect(clippy::disallowed_methods, reason = "an edge: patience with a broker")]
+    pub fn read_to_end(
+        &mut self,
+        patience: Duration,
+        go_on: &dyn Fn() -> bool,
+        mut take: impl FnMut(Fact),
+    ) -> Result<bool, ReadError> {
+        let mut heard_at = Instant::now();
+        while !self.is_caught_up() {
+            match self.next(Duration::from_millis(200)) {
+                Ok(Some(fact)) => {
+                    heard_at = Instant::now();
+                    take(fact);
+                }
+                _ if !go_on() => return Ok(false),
+                Err(cause) if heard_at.elapsed() >= patience => return Err(cause),
+                Ok(None) if heard_at.elapsed() >= patience => return Err(ReadError::Late(patience)),
+                // The client tries again by itself.
+                _ => {}
+            }
+        }
+        Ok(true)
     }
 
     /// The last offsets of a topic may hold no record: compacted ones, markers of transactions.

@@ -17,6 +17,7 @@ use tracing::{error, info};
 
 use crate::config::Written;
 use crate::shutdown::Signals;
+use crate::telemetry::admin;
 pub use look::{Look, Rest};
 
 /// How soon a changed file is noticed; it is tried one look later.
@@ -28,10 +29,13 @@ pub trait Configuration: Send + 'static {
 
     /// The files that it names and whose content counts: secrets, certificates, templates.
     fn files(&self) -> BTreeSet<PathBuf>;
+
+    /// Where the admin endpoint listens.
+    fn listen(&self) -> &str;
 }
 
 type Load<C> = Box<dyn Fn() -> Result<C, String> + Send>;
-type Prove<C> = Box<dyn FnMut(&C) -> Result<(), String> + Send>;
+type Prove<C> = Box<dyn Fn(&C) -> Result<(), String> + Send>;
 
 /// How a program comes by its configuration.
 pub struct Rules<C> {
@@ -41,7 +45,7 @@ pub struct Rules<C> {
     pub file: Option<PathBuf>,
     /// Reads and checks everything anew, or tells all faults, one a line.
     pub load: Load<C>,
-    /// Finds what else would end a start: clients that cannot be made, an address that is taken.
+    /// Finds what else would end a start: clients that cannot be made.
     pub prove: Prove<C>,
     /// Settings that stand until a restart.
     pub fixed: &'static [&'static str],
@@ -74,6 +78,14 @@ impl Waker {
         match self.0.try_send(()) {
             // Full: it is awake. Without a thread there is nobody to wake.
             Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+        }
+    }
+
+    /// What signals call: wakes by `wake`, and this thread.
+    pub fn after(self, wake: impl Fn() + Send + 'static) -> impl Fn() + Send + 'static {
+        move || {
+            wake();
+            self.wake();
         }
     }
 }
@@ -122,6 +134,7 @@ impl<C: Configuration> Reloads<C> {
         let keeper = Keeper {
             rules,
             running: loaded.config.written().clone(),
+            listen: loaded.config.listen().to_owned(),
             rest: Rest::new(loaded.look.clone()),
             look: loaded.look.clone(),
             next: Arc::clone(&next),
@@ -147,6 +160,7 @@ impl<C: Configuration> Reloads<C> {
 struct Keeper<C> {
     rules: Rules<C>,
     running: Written,
+    listen: String,
     /// What its files held when it was loaded.
     look: Look,
     rest: Rest,
@@ -186,6 +200,8 @@ impl<C: Configuration> Keeper<C> {
         changed.extend(contents.map(|path| path.display().to_string()));
         if !changed.is_empty() {
             (self.rules.prove)(&config)?;
+            admin::prove_listen(&self.listen, config.listen()).map_err(|error| format!("admin.listen: {error}"))?;
+            config.listen().clone_into(&mut self.listen);
         }
         (self.look, self.rest) = (look.clone(), Rest::new(look));
         let is_new = !changed.is_empty();

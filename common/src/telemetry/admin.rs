@@ -83,6 +83,34 @@ impl Drop for Admin {
     }
 }
 
+/// The endpoint of a program whose settings may change meanwhile.
+#[derive(Default)]
+pub struct Endpoint {
+    current: Option<(String, Admin)>,
+}
+
+impl Endpoint {
+    /// Listens as `options` say; what listens there already goes on as it is.
+    ///
+    /// # Errors
+    /// Those of [`spawn`].
+    pub fn listen(
+        &mut self,
+        options: AdminOptions,
+        health: Arc<dyn Health>,
+        metrics: &MetricsHandle,
+        extra: Router,
+    ) -> Result<(), AdminError> {
+        let listen = options.listen.clone();
+        if self.current.as_ref().is_none_or(|(current, _)| *current != listen) {
+            // Its port may be the same.
+            drop(self.current.take());
+            self.current = Some((listen, spawn(options, health, metrics.clone(), extra)?));
+        }
+        Ok(())
+    }
+}
+
 /// Answers `/livez`, `/readyz`, `/metrics`, `/status` and the routes of `extra`, on a thread of its own.
 ///
 /// # Errors

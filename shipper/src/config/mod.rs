@@ -15,6 +15,7 @@ use millrace_common::reload::Configuration;
 
 pub use self::raw::{Drain, Ledger, OnOversize, Partial};
 use crate::discover::scan::Patterns;
+use crate::produce::kafka::batch_bytes;
 use crate::tail::hold::HoldLimits;
 use crate::tail::{InputSettings, Settings};
 
@@ -62,9 +63,7 @@ impl Config {
     /// Three full batches: while librdkafka waits for the answers to five requests of a partition and has a further batch, its
     /// thread spins.
     fn max_inflight_partition(&self) -> u64 {
-        const DEFAULT_BATCH_BYTES: u64 = 1_000_000;
-        let of_options = self.options.iter().find(|(name, _)| *name == "batch.size");
-        3 * of_options.and_then(|(_, text)| text.parse().ok()).unwrap_or(DEFAULT_BATCH_BYTES)
+        3 * batch_bytes(self.options.get("batch.size")) as u64
     }
 
     /// What the tailer works by. `max_inflight_records` is what the producer takes.
@@ -117,6 +116,10 @@ impl Configuration for Config {
 
     fn files(&self) -> BTreeSet<PathBuf> {
         self.options.files().collect()
+    }
+
+    fn listen(&self) -> &str {
+        &self.listen
     }
 }
 

@@ -23,6 +23,7 @@ use crate::checkpoint::store;
 use crate::config::{Config, Ledger};
 use crate::frame::lines::LineEnd;
 use crate::ledger::recover;
+use crate::pipeline;
 use crate::read::{Disk, FileStat, FileSystem as _};
 
 #[derive(Debug, thiserror::Error)]
@@ -126,11 +127,8 @@ fn look(config: &Config, at: &FileLine) -> Result<Found> {
 }
 
 fn row_of(rows: Vec<Row>, stat: &FileStat) -> Option<Row> {
-    let identity = stat.identity;
     // The newest generation is the one that is there.
-    rows.into_iter()
-        .filter(|row| row.identity.inode == identity.inode && row.identity.birth_time_ns == identity.birth_time_ns)
-        .max_by_key(|row| row.generation)
+    rows.into_iter().filter(|row| row.identity.is_same_file(&stat.identity)).max_by_key(|row| row.generation)
 }
 
 fn place(config: &Config, row: &Row, bytes: &Range<u64>, made: Option<&Made>) -> Result<Place> {
@@ -146,7 +144,7 @@ fn place(config: &Config, row: &Row, bytes: &Range<u64>, made: Option<&Made>) ->
     }
     const PATIENCE: Duration = Duration::from_secs(10);
     let client = recover::client(&config.brokers, &config.options);
-    let client = client.map_err(|faults| anyhow::anyhow!("{} in kafka.options", faults.len()))?;
+    let client = client.map_err(|faults| pipeline::told(&faults))?;
     let covered = made.map_or(bytes.clone(), |Made { id, .. }| id.range.start..id.range.end());
     Ok(Place::Acknowledged(Some(fate::ask(client, row.source, covered, PATIENCE)?)))
 }

@@ -26,8 +26,6 @@ pub struct Recovered {
 pub enum RecoverError {
     #[error("the ledger cannot be read")]
     Read(#[from] ReadError),
-    #[error("the ledger was not read to its end within {0:?} without news")]
-    Late(Duration),
     #[error("stopped while reading the ledger")]
     Stopped,
 }
@@ -66,16 +64,8 @@ pub fn read(config: &ClientConfig, host_id: &str, go_on: &dyn Fn() -> bool) -> R
         }
     };
     let mut facts = BTreeMap::new();
-    let mut heard_at = clock.now().mono;
-    while !reader.is_caught_up() {
-        if let Ok(Some(fact)) = reader.next(Duration::from_millis(200)) {
-            heard_at = clock.now().mono;
-            take(&mut facts, fact, host_id);
-        } else if !go_on() {
-            return Err(RecoverError::Stopped);
-        } else if clock.now().mono >= heard_at + PATIENCE {
-            return Err(RecoverError::Late(PATIENCE));
-        }
+    if !reader.read_to_end(PATIENCE, go_on, |fact| take(&mut facts, fact, host_id))? {
+        return Err(RecoverError::Stopped);
     }
     reader.close();
     Ok(recovered(facts))

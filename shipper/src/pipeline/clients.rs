@@ -38,7 +38,8 @@ fn client(config: &Config) -> Result<ClientConfig> {
     kafka::producer("shipper", &config.brokers, &config.options).map_err(|faults| told(&faults))
 }
 
-fn told(faults: &[OptionFault]) -> anyhow::Error {
+/// What is wrong with options of Kafka, by name.
+pub(crate) fn told(faults: &[OptionFault]) -> anyhow::Error {
     let lines: Vec<_> = faults.iter().map(|f| format!("kafka.{}: {}; {}", f.path, f.what, f.remedy)).collect();
     anyhow::anyhow!(lines.join("\n"))
 }

@@ -77,7 +77,7 @@ impl KafkaBroker {
     /// Several producers may share a log, so that each trouble is told once.
     pub fn new(config: ClientConfig, topics: &[String], log: Arc<Log>) -> Result<Self, StartError> {
         let producer = create(&config, &log)?;
-        let batch_bytes = config.get("batch.size").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_BATCH_BYTES);
+        let batch_bytes = batch_bytes(config.get("batch.size"));
         let topics: Arc<[Topic]> = topics.iter().map(|name| Topic::new(name)).collect();
         let metadata = MetadataWatch::start(config.clone(), Arc::clone(&producer), Arc::clone(&topics))?;
         Ok(Self {
@@ -172,8 +172,13 @@ impl KafkaBroker {
     }
 }
 
-/// librdkafka's default of `batch.size`.
-const DEFAULT_BATCH_BYTES: usize = 1_000_000;
+/// The size of a batch at most, by the option `batch.size`, if it is set.
+pub fn batch_bytes(option: Option<&str>) -> usize {
+    /// That of librdkafka.
+    const DEFAULT: usize = 1_000_000;
+    option.and_then(|text| text.parse().ok()).unwrap_or(DEFAULT)
+}
+
 const MIN_BATCH_BYTES: usize = 16 << 10;
 
 fn create(config: &ClientConfig, log: &Arc<Log>) -> Result<Arc<BaseProducer<Reports>>, StartError> {

@@ -16,6 +16,16 @@ pub struct Identity {
     pub birth_time_ns: u64,
 }
 
+impl Identity {
+    /// Whether both name one file, perhaps before and after a reboot, which may change device numbers: they only decide where
+    /// the file system has no birth times.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        self.inode == other.inode
+            && self.birth_time_ns == other.birth_time_ns
+            && (self.birth_time_ns != 0 || self.device == other.device)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStat {
     pub identity: Identity,
@@ -93,5 +103,24 @@ fn file_stat(metadata: &std::fs::Metadata) -> FileStat {
         modified_ns: metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()),
         num_links: metadata.nlink(),
         is_regular: metadata.is_file(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_decides_only_without_a_birth_time() {
+        let identity = |device, inode, birth_time_ns| Identity { device, inode, birth_time_ns };
+        for (a, b, expected) in [
+            (identity(1, 7, 8), identity(2, 7, 8), true),
+            (identity(1, 7, 8), identity(1, 7, 9), false),
+            (identity(1, 7, 8), identity(1, 6, 8), false),
+            (identity(1, 7, 0), identity(1, 7, 0), true),
+            (identity(1, 7, 0), identity(2, 7, 0), false),
+        ] {
+            assert_eq!(a.is_same_file(&b), expected, "{a:?} {b:?}");
+        }
     }
 }

@@ -58,15 +58,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
     }
 
-    /// The checkpoint's row of this file. Device numbers may change with a reboot, so they only decide where the file
-    /// system has no birth times.
+    /// The checkpoint's row of this file.
     pub(super) fn row_of(&self, stat: &FileStat) -> Option<&Row> {
         let identity = stat.identity;
         let rows = self.absent.get(&identity.inode)?;
-        let is_same = |row: &&Row| {
-            row.identity.birth_time_ns == identity.birth_time_ns
-                && (identity.birth_time_ns != 0 || row.identity.device == identity.device)
-        };
+        let is_same = |row: &&Row| row.identity.is_same_file(&identity);
         rows.iter().find(|row| row.identity == identity).or_else(|| rows.iter().find(is_same))
     }
 

@@ -9,17 +9,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use millrace_common::ledger::sources::{SourceKey, SourceRow, SourceState};
+use millrace_common::ledger::sources::SourceKey;
 use millrace_common::ledger::{SOURCES, encode};
 use millrace_common::record::{RecordId, SourceId};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use serde_json::Value;
 
 use crate::elasticsearch::{self, Elasticsearch};
 use crate::hanging_files::HangingFiles;
 use crate::kafka::{self, Kafka};
+use crate::ledger::whole_row;
 use crate::process::{Launch, Process};
-use crate::prometheus::{self, Prometheus};
+use crate::prometheus::{Prometheus, alerts_that_wait};
 use crate::proxy::Proxy;
 use crate::{ports, scratch, servers};
 
@@ -129,7 +129,8 @@ impl Cluster {
             admins.push(admin);
         }
         let rules = dir.join("alerts.yml");
-        fs::write(&rules, impatient(&fs::read_to_string(prometheus::folder().join("prometheus/alerts.yml"))?))?;
+        // They wait five seconds at most, and ask for a lag of 20 seconds, not of five minutes.
+        fs::write(&rules, alerts_that_wait("5s")?.replace("indexer_lag_seconds) > 300", "indexer_lag_seconds) > 20"))?;
         let targets: Vec<_> = targets.iter().map(|(job, address)| (*job, address.as_str())).collect();
         let prometheus = Prometheus::start("prometheus", &targets, &rules)?;
         let is_over = Arc::new(AtomicBool::new(false));
@@ -202,15 +203,6 @@ impl Cluster {
     }
 }
 
-/// The alerts as shipped, but they wait five seconds at most, and ask for a lag of 20 seconds, not of five minutes.
-fn impatient(rules: &str) -> String {
-    let line = |line: &str| match line.trim_start() {
-        text if text.starts_with("for: ") => "        for: 5s\n".to_owned(),
-        _ => format!("{}\n", line.replace("indexer_lag_seconds) > 300", "indexer_lag_seconds) > 20")),
-    };
-    rules.lines().map(line).collect()
-}
-
 /// A file that a shipper says to have sent, and has not: what a shipper with a fault in it would say.
 pub struct Skipped {
     pub path: String,
@@ -233,24 +225,7 @@ impl Skipped {
         let path = cluster.dir.join(&host.name).join("logs/skipped.log").display().to_string();
         let source = SourceId::derive(&host.name, 7, 7, 0);
         let skipped = Self { path, host: host.name.clone(), source, producer: client.create()? };
-        let end = SKIPPED.len() as u64;
-        let row = SourceRow {
-            version: 1,
-            host_name: host.name.clone(),
-            input: "app".into(),
-            topic: TOPIC.into(),
-            path: skipped.path.clone(),
-            inode: 7,
-            birth_time_ns: 7,
-            generation: 0,
-            size: end,
-            read: end,
-            acknowledged: end,
-            gaps: Vec::new(),
-            state: SourceState::Active,
-            at_ms: 0,
-            checkpoint: Value::Null,
-        };
+        let row = whole_row(&host.name, TOPIC, &skipped.path, SKIPPED.len() as u64);
         skipped.put(SOURCES, 0, &encode(&SourceKey::Source(skipped.host.clone(), source)), &encode(&row))?;
         Ok(skipped)
     }

@@ -52,11 +52,6 @@ impl Observers<'_> {
         Ok((reply.status, serde_json::from_str(&reply.body)?))
     }
 
-    fn has_alert(&self, alert: &str) -> Result<bool> {
-        let query = format!("ALERTS{{alertname=\"{alert}\", alertstate=\"firing\"}}");
-        Ok(!self.cluster.prometheus.query(&query)?.is_empty())
-    }
-
     /// Notes who names which of the faults by now.
     fn look(&self, faults: &mut [Fault], begun: Instant) -> Result<bool> {
         let (status, pipeline) = self.pipeline()?;
@@ -66,7 +61,7 @@ impl Observers<'_> {
             let is_told = |text: &str| text.contains(fault.state) && fault.words.iter().all(|word| text.contains(word));
             let by_pipeline = status == 503 && troubles.iter().any(|trouble| is_told(&trouble.to_string()));
             let by_page = page.contains("ERROR") && page.lines().any(is_told);
-            let named = [by_pipeline, by_page, self.has_alert(fault.alert)?];
+            let named = [by_pipeline, by_page, self.cluster.prometheus.is_firing(fault.alert)?];
             for (at, named) in fault.named.iter_mut().zip(named) {
                 if named && at.is_none() {
                     *at = Some(begun.elapsed());
@@ -108,7 +103,7 @@ impl Observers<'_> {
             last = format!("{status} {pipeline}, the page says {page}");
             let mut are_quiet = true;
             for alert in alerts {
-                are_quiet &= !self.has_alert(alert)?;
+                are_quiet &= !self.cluster.prometheus.is_firing(alert)?;
             }
             Ok(status == 200 && page.ends_with("OKAY") && are_quiet)
         };

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use millrace_common::ledger::sources::{Heartbeat, HostState, SourceKey, SourceRow, SourceState};
+use millrace_common::ledger::sources::{Heartbeat, HostState, SourceKey};
 use millrace_common::ledger::{INDEXED, SOURCES, encode, topics};
 use millrace_common::record::{RecordId, SourceId};
 use millrace_tests::indexer_rig::LIMIT;
 use millrace_tests::kafka::KafkaClient;
+use millrace_tests::ledger::whole_row;
 use millrace_tests::process::{Launch, Process};
 use millrace_tests::{http, ports, scratch};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -118,24 +119,7 @@ impl LedgerRig {
 
     /// Says that the file is acknowledged up to this line.
     pub fn report(&self, file: File, acknowledged: u64) -> Result<()> {
-        let end = acknowledged * LINE;
-        let row = SourceRow {
-            version: 1,
-            host_name: HOST.into(),
-            input: "app".into(),
-            topic: self.name.clone(),
-            path: file.path.into(),
-            inode: 1,
-            birth_time_ns: 1,
-            generation: 0,
-            size: end,
-            read: end,
-            acknowledged: end,
-            gaps: Vec::new(),
-            state: SourceState::Active,
-            at_ms: 0,
-            checkpoint: Value::Null,
-        };
+        let row = whole_row(HOST, &self.name, file.path, acknowledged * LINE);
         self.tell(&SourceKey::Source(self.host(), file.source), &row)
     }
 

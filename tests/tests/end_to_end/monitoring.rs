@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use millrace_tests::fake_elasticsearch::Answer;
 use millrace_tests::indexer_rig::{IndexerRig, LIMIT};
 use millrace_tests::kafka::{self, Kafka, PASSWORD, USER};
-use millrace_tests::prometheus::{Prometheus, folder, promtool};
+use millrace_tests::prometheus::{Prometheus, alerts_that_wait, folder, promtool};
 use millrace_tests::rig::Rig;
 use millrace_tests::{footprint, http, scratch, wait};
 use rdkafka::ClientConfig;
@@ -50,20 +50,14 @@ fn dashboard_queries() -> Result<Vec<String>> {
 
 /// The alerts as shipped, but none waits before it fires.
 fn impatient_rules(name: &str) -> Result<std::path::PathBuf> {
-    let rules = fs::read_to_string(folder().join("prometheus/alerts.yml"))?;
-    let impatient = |line: &str| match line.trim_start().starts_with("for: ") {
-        true => "        for: 1s\n".to_owned(),
-        false => format!("{line}\n"),
-    };
     let file = scratch::dir(name)?.join("alerts.yml");
-    fs::write(&file, rules.lines().map(impatient).collect::<String>())?;
+    fs::write(&file, alerts_that_wait("1s")?)?;
     Ok(file)
 }
 
 fn wait_for_alert(prometheus: &Prometheus, name: &str, is_wanted: bool) -> Result<()> {
-    let query = format!("ALERTS{{alertname=\"{name}\", alertstate=\"firing\"}}");
     let what = format!("{name} {}", if is_wanted { "fires" } else { "ends" });
-    wait::until_true(&what, LIMIT, || Ok(prometheus.query(&query)?.is_empty() != is_wanted))
+    wait::until_true(&what, LIMIT, || Ok(prometheus.is_firing(name)? == is_wanted))
 }
 
 #[test]
