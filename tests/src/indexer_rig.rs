@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::fake_elasticsearch::FakeElasticsearch;
-use crate::kafka::Kafka;
+use crate::kafka::{Kafka, KafkaClient};
 use crate::process::{Launch, Process};
 use crate::{http, ports, scratch, wait};
 
@@ -17,7 +17,7 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A topic with its dead letters, the server, and an indexer.
 pub struct IndexerRig {
-    pub kafka: &'static Kafka,
+    pub kafka: KafkaClient,
     pub fake: FakeElasticsearch,
     /// Of the topic and the group; the dead letters are in `<name>.dlq`.
     pub name: String,
@@ -43,7 +43,7 @@ impl IndexerRig {
 
     /// [`IndexerRig::with_options`] on a broker of the test's own; `brokers` is the address that the indexer gets.
     pub fn on(
-        kafka: &'static Kafka,
+        kafka: &KafkaClient,
         brokers: &str,
         name: &str,
         partitions: i32,
@@ -71,7 +71,7 @@ impl IndexerRig {
         let path = dir.join("indexer.yaml");
         std::fs::write(&path, config)?;
         let launch = Launch::indexer("indexer", &dir)?.args(["run", "-c"]).arg(&path);
-        Ok(Self { kafka, fake, name, admin, launch, config: path, indexer: None })
+        Ok(Self { kafka: kafka.clone(), fake, name, admin, launch, config: path, indexer: None })
     }
 
     /// The configuration file.

@@ -61,6 +61,7 @@ impl Record {
 }
 
 /// A client of any Kafka cluster.
+#[derive(Clone)]
 pub struct KafkaClient {
     bootstrap: String,
 }

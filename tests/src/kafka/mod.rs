@@ -3,10 +3,12 @@
 mod client;
 mod cluster;
 mod offsets;
+mod proxied;
 mod server;
 mod tools;
 
 pub use client::{KafkaClient, Record};
 pub use cluster::Cluster;
 pub use offsets::Offsets;
+pub use proxied::Proxied;
 pub use server::{Kafka, Options, PASSWORD, USER};

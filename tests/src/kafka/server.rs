@@ -300,6 +300,7 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 log.cleaner.dedupe.buffer.size=8388608
+metadata.max.idle.interval.ms=0
 ",
         voters.join(","),
         dir.join("data").display()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use millrace_tests::elasticsearch::Elasticsearch;
-use millrace_tests::kafka::{self, Kafka};
+use millrace_tests::kafka::{self, Kafka, Proxied};
 use millrace_tests::process::Launch;
 use millrace_tests::proxy::Mode;
 use millrace_tests::{elasticsearch, scratch};
@@ -57,7 +57,8 @@ fn topics_are_not_made_by_asking_for_them() -> Result<()> {
 
 #[test]
 fn clients_of_the_proxy_stay_behind_it() -> Result<()> {
-    let (kafka, proxy) = Kafka::start_behind_proxy(&kafka::Options::default())?;
+    let broker = Proxied::take()?;
+    let (kafka, proxy) = (broker.kafka(), broker.proxy());
     let outside = kafka::KafkaClient::new(&proxy.addr().to_string());
     kafka.create_topic("t", 1, &[])?;
     outside.produce("t", None, [("k", "v")])?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use millrace_tests::elasticsearch::Elasticsearch;
 use millrace_tests::fake_elasticsearch::{Answer, Bulk, Item};
 use millrace_tests::indexer_rig::{IndexerRig, LIMIT, number};
-use millrace_tests::kafka::Kafka;
+use millrace_tests::kafka::Proxied;
 use millrace_tests::wait;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -247,12 +247,6 @@ fn o07_lag_grows_with_the_log_while_nothing_flows() -> Result<()> {
     rig.judge(6_000, &[])
 }
 
-fn own_kafka_behind_proxy() -> Result<(&'static Kafka, millrace_tests::proxy::Proxy)> {
-    let (kafka, proxy) = Kafka::start_behind_proxy(&millrace_tests::kafka::Options::default())?;
-    // It dies with this process.
-    Ok((Box::leak(Box::new(kafka)), proxy))
-}
-
 #[test]
 fn o04_readiness_fails_with_the_server_and_comes_back() -> Result<()> {
     let mut rig = IndexerRig::new("o04", 2, "max_backoff: 5s")?;
@@ -281,16 +275,16 @@ fn o04_readiness_fails_with_the_server_and_comes_back() -> Result<()> {
 #[test]
 fn o04_readiness_fails_with_the_broker_and_comes_back() -> Result<()> {
     use millrace_tests::proxy::Mode;
-    let (kafka, proxy) = own_kafka_behind_proxy()?;
-    let mut rig = IndexerRig::on(kafka, &proxy.addr().to_string(), "o04-broker", 4, "", "")?;
+    let broker = Proxied::take()?;
+    let mut rig = IndexerRig::on(broker.kafka(), &broker.proxy().addr().to_string(), "o04-broker", 4, "", "")?;
     rig.start()?;
     rig.produce(0..100, "a")?;
     rig.wait_documents(100)?;
     rig.wait_ready(LIMIT)?;
-    proxy.set(Mode::BlackHole)?;
+    broker.set(Mode::BlackHole)?;
     rig.wait_blocked("kafka_unreachable")?;
     ensure!(rig.is_live()?);
-    proxy.set(Mode::Pass)?;
+    broker.set(Mode::Pass)?;
     rig.wait_ready(Duration::from_secs(10))?;
     rig.produce(100..200, "a")?;
     rig.judge(200, &[])
@@ -300,13 +294,12 @@ fn o04_readiness_fails_with_the_broker_and_comes_back() -> Result<()> {
 fn o04_the_shipper_says_what_blocks_it_and_stays_ready() -> Result<()> {
     use millrace_tests::http;
     use millrace_tests::proxy::Mode;
-    use millrace_tests::rig::Rig;
-    let (kafka, proxy) = own_kafka_behind_proxy()?;
-    let rig = Rig::on(kafka, &proxy.addr().to_string(), "o04-shipper", 2)?;
+    let broker = Proxied::take()?;
+    let rig = broker.rig("o04-shipper", 2)?;
     let mut shipper = rig.start()?;
     rig.append("app.log", rig.lines("app.log", 0..100))?;
     rig.wait_for_records(100)?;
-    proxy.set(Mode::BlackHole)?;
+    broker.set(Mode::BlackHole)?;
     rig.append("app.log", rig.lines("app.log", 100..200))?;
     shipper.wait_blocked("unacknowledged")?;
     let blocked = shipper.status()?["blocked"].clone();
@@ -315,7 +308,7 @@ fn o04_the_shipper_says_what_blocks_it_and_stays_ready() -> Result<()> {
         // A sidecar's readiness gates its pod, which a broker must not.
         assert_eq!(http::get(&format!("http://{}/{path}", rig.admin()))?.status, 200, "{path}");
     }
-    proxy.set(Mode::Pass)?;
+    broker.set(Mode::Pass)?;
     shipper.wait_metric("shipper_blocked", &[], Duration::from_secs(10), |is_blocked| is_blocked == 0.0)?;
     rig.wait_until_whole(LIMIT)?;
     shipper.stop()

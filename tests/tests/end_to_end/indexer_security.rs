@@ -199,7 +199,7 @@ fn check_silent(what: &str, text: &str, secrets: &[String]) -> Result<()> {
 }
 
 /// A broker that wants a login at one of its listeners. Returns that listener's address.
-fn kafka_with_sasl() -> Result<(&'static Kafka, String)> {
+fn kafka_with_sasl() -> Result<(Kafka, String)> {
     let (plain, sasl, controller) = (ports::free()?, ports::free()?, ports::free()?);
     let setting = |name: &str, value: String| (name.to_owned(), value);
     let options = millrace_tests::kafka::Options {
@@ -225,8 +225,7 @@ fn kafka_with_sasl() -> Result<(&'static Kafka, String)> {
         ],
         ..Default::default()
     };
-    // It dies with this process.
-    Ok((Box::leak(Box::new(Kafka::start(&options)?)), format!("127.0.0.1:{sasl}")))
+    Ok((Kafka::start(&options)?, format!("127.0.0.1:{sasl}")))
 }
 
 const SASL_USER: &str = "app";
@@ -260,7 +259,7 @@ fn o19_secrets_are_in_no_log_metric_or_status_of_the_indexer() -> Result<()> {
     ] {
         let mut secrets = forbidden(user, secret);
         secrets.extend(forbidden(SASL_USER, SASL_SECRET));
-        let mut rig = IndexerRig::on(kafka, &sasl, name, 1, "max_backoff: 1s", &sasl_options(SASL_SECRET))?;
+        let mut rig = IndexerRig::on(&kafka, &sasl, name, 1, "max_backoff: 1s", &sasl_options(SASL_SECRET))?;
         rig.reconfigure("request_timeout: 5s", &format!("request_timeout: 5s, {login}"))?;
         // The login is refused at first.
         rig.fake.script(|bulk| if bulk.number < 2 { Answer::refuse(401) } else { Answer::Index });
@@ -283,14 +282,14 @@ fn o19_secrets_are_in_no_log_metric_or_status_of_the_indexer() -> Result<()> {
 fn o19_a_wrong_password_for_kafka_is_not_printed() -> Result<()> {
     let (kafka, sasl) = kafka_with_sasl()?;
     let secrets = forbidden(SASL_USER, SASL_WRONG);
-    let mut rig = IndexerRig::on(kafka, &sasl, "o19-wrong", 1, "", &sasl_options(SASL_WRONG))?;
+    let mut rig = IndexerRig::on(&kafka, &sasl, "o19-wrong", 1, "", &sasl_options(SASL_WRONG))?;
     rig.launch = rig.launch.clone().env("MILLRACE_LOG", "trace");
     rig.start()?;
     let log = || rig.indexer.as_ref().map(|indexer| indexer.output()).unwrap_or_default();
     wait::until_true("the refused login in the log", LIMIT, || Ok(log().contains("Authentication failed")))
         .with_context(log)?;
     check_silent("the indexer", &everything(&rig)?, &secrets)?;
-    let mut shipper = millrace_tests::rig::Rig::without_topic(kafka, &sasl, "o19-shipper")?;
+    let mut shipper = millrace_tests::rig::Rig::without_topic(&kafka, &sasl, "o19-shipper")?;
     let options = [
         ("security.protocol", "sasl_plaintext"),
         ("sasl.mechanism", "PLAIN"),

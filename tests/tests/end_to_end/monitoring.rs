@@ -63,7 +63,7 @@ fn wait_for_alert(prometheus: &Prometheus, name: &str, is_wanted: bool) -> Resul
 #[test]
 fn a_real_prometheus_finds_every_metric_and_fires_and_ends_alerts() -> Result<()> {
     let mut indexer = IndexerRig::new("monitoring", 2, "")?;
-    let mut shipper = Rig::without_topic(indexer.kafka, indexer.kafka.bootstrap(), "monitoring-shipper")?;
+    let mut shipper = Rig::without_topic(&indexer.kafka, indexer.kafka.bootstrap(), "monitoring-shipper")?;
     shipper.set("kafka.topic", indexer.name.as_str());
     shipper.append("app.log", shipper.lines("app.log", 0..100))?;
     indexer.start()?;
@@ -164,12 +164,10 @@ fn the_oldest_record_that_waits_gives_lag_and_hours_to_retention() -> Result<()>
 #[test]
 fn without_the_right_to_read_retention_records_flow_and_the_log_says_so_once() -> Result<()> {
     let (kafka, addr) = Kafka::start_guarded(&kafka::Options::default())?;
-    // It dies with this process.
-    let kafka: &Kafka = Box::leak(Box::new(kafka));
     let login = format!(
         "security.protocol: sasl_plaintext, sasl.mechanism: PLAIN, sasl.username: {USER}, sasl.password: {PASSWORD}"
     );
-    let mut rig = IndexerRig::on(kafka, &addr.to_string(), "retention-rights", 1, "", &login)?;
+    let mut rig = IndexerRig::on(&kafka, &addr.to_string(), "retention-rights", 1, "", &login)?;
     rig.reconfigure("kafka:", "ledger: off\nkafka:")?;
     kafka.allow("Read", &rig.name)?;
     kafka.allow("Write", &format!("{}.dlq", rig.name))?;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use millrace_tests::certificates::Authority;
 use millrace_tests::fake_elasticsearch::{Answer, FakeElasticsearch};
 use millrace_tests::indexer_rig::{IndexerRig, LIMIT};
-use millrace_tests::kafka::{self, Kafka, KafkaClient};
+use millrace_tests::kafka::{self, Kafka, KafkaClient, Proxied};
 use millrace_tests::process::Process;
 use millrace_tests::proxy::{Mode, Proxy};
 use millrace_tests::rig::Rig;
@@ -52,15 +52,14 @@ fn o13_a_reload_is_prompt_while_elasticsearch_refuses_or_hangs() -> Result<()> {
 /// A shipper and an indexer behind one broker that hangs; what is changed is the way to it.
 #[test]
 fn o13_a_reload_is_prompt_while_the_broker_hangs() -> Result<()> {
-    let (kafka, proxy) = Kafka::start_behind_proxy(&kafka::Options::default())?;
-    let kafka: &'static Kafka = Box::leak(Box::new(kafka));
-    let client: &KafkaClient = kafka;
+    let broker = Proxied::take()?;
+    let (client, proxy): (&KafkaClient, _) = (broker.kafka(), broker.proxy());
     let through = proxy.addr().to_string();
     let mut rig = Rig::on(client, &through, "o13-broker", 2)?;
     let mut shipper = rig.start()?;
     rig.append("a.log", rig.lines("a.log", 0..1_000))?;
     rig.wait_for_records(1_000)?;
-    let mut indexers = IndexerRig::on(kafka, &through, "o13-broker", 2, "", "")?;
+    let mut indexers = IndexerRig::on(client, &through, "o13-broker", 2, "", "")?;
     indexers.produce(0..1_000, "a")?;
     indexers.start()?;
     indexers.wait_documents(1_000)?;
@@ -128,9 +127,9 @@ fn o14_an_indexer_reloaded_while_it_indexes_loses_nothing() -> Result<()> {
 /// The files are held open by the pipeline alone: the next one must go on with them.
 #[test]
 fn o14_files_deleted_before_they_were_read_outlive_a_reload() -> Result<()> {
-    let (kafka, proxy) = Kafka::start_behind_proxy(&kafka::Options::default())?;
-    let client: &KafkaClient = &kafka;
-    let mut rig = Rig::on(client, &proxy.addr().to_string(), "o14-deleted", 2)?;
+    let broker = Proxied::take()?;
+    let proxy = broker.proxy();
+    let mut rig = broker.rig("o14-deleted", 2)?;
     rig.set("limits.memory", "8MiB");
     let mut shipper = rig.start()?;
     for name in ["a.log", "b.log"] {
@@ -192,7 +191,7 @@ fn o20_certificates_replaced_on_disk_are_used_without_a_restart() -> Result<()> 
     let options = format!(
         "security.protocol: ssl, ssl.ca.location: \"{ca}\", ssl.certificate.location: \"{crt}\", ssl.key.location: \"{pem}\""
     );
-    let mut rig = IndexerRig::on(kafka, &proxy.addr().to_string(), "o20", 2, "max_backoff: 1s", &options)?;
+    let mut rig = IndexerRig::on(&kafka, &proxy.addr().to_string(), "o20", 2, "max_backoff: 1s", &options)?;
     let plain = rig.fake.url();
     rig.fake = FakeElasticsearch::start_secured(&authority.certificate(), &certificate, &key)?;
     let secured = format!(
@@ -232,7 +231,7 @@ fn o20_certificates_replaced_on_disk_are_used_without_a_restart() -> Result<()> 
 }
 
 /// A broker that wants a certificate at one of its listeners, and the proxy before that one.
-fn kafka_with_certificates(authority: &Authority) -> Result<(&'static Kafka, Proxy)> {
+fn kafka_with_certificates(authority: &Authority) -> Result<(Kafka, Proxy)> {
     let (plain, tls, controller) = (ports::free()?, ports::free()?, ports::free()?);
     let proxy = Proxy::start(format!("127.0.0.1:{tls}").parse()?)?;
     let (certificate, key) = authority.issue("o20-broker", "IP:127.0.0.1")?;
@@ -257,8 +256,7 @@ fn kafka_with_certificates(authority: &Authority) -> Result<(&'static Kafka, Pro
         ],
         ..Default::default()
     };
-    // It dies with this process.
-    Ok((Box::leak(Box::new(Kafka::start(&options)?)), proxy))
+    Ok((Kafka::start(&options)?, proxy))
 }
 
 #[test]

@@ -3,49 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use millrace_tests::kafka::{self, Kafka};
+use millrace_tests::kafka::{self, Kafka, Proxied};
 use millrace_tests::oracle;
-use millrace_tests::proxy::{Mode, Proxy};
+use millrace_tests::proxy::Mode;
 use millrace_tests::rig::{LIMIT, Rig, messages_by_path};
 use millrace_tests::wait;
 use millrace_tests::writer::{Format, LineId, Traffic};
 use serde_json::{Value, json};
-
-/// A broker behind a proxy, for one test at a time.
-struct Proxied(Option<(Kafka, Proxy)>);
-
-static IDLE: Mutex<Vec<(Kafka, Proxy)>> = Mutex::new(Vec::new());
-
-impl Proxied {
-    fn take() -> Result<Self> {
-        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.map_or_else(|| Kafka::start_behind_proxy(&kafka::Options::default()), Ok).map(|pair| Self(Some(pair)))
-    }
-
-    fn rig(&self, name: &str, num_partitions: i32) -> Result<Rig> {
-        let (kafka, proxy) = self.pair();
-        Rig::on(kafka, &proxy.addr().to_string(), name, num_partitions)
-    }
-
-    fn pair(&self) -> &(Kafka, Proxy) {
-        self.0.as_ref().expect("it is there until the drop")
-    }
-
-    fn set(&self, mode: Mode) -> Result<()> {
-        self.pair().1.set(mode)
-    }
-}
-
-impl Drop for Proxied {
-    fn drop(&mut self) {
-        let pair = self.0.take().filter(|(_, proxy)| !std::thread::panicking() && proxy.set(Mode::Pass).is_ok());
-        IDLE.lock().unwrap_or_else(PoisonError::into_inner).extend(pair);
-    }
-}
 
 #[test]
 fn t02_rotated_twice_while_the_broker_hangs() -> Result<()> {
@@ -416,7 +383,7 @@ fn p16_order_holds_over_delays_and_cuts() -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(300));
         match round % 3 {
-            0 => broker.pair().1.cut(),
+            0 => broker.proxy().cut(),
             1 => broker.set(Mode::CutReplies)?,
             _ => {}
         }

@@ -5,17 +5,11 @@ use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
-use millrace_tests::kafka::{self, Kafka};
-use millrace_tests::proxy::{Mode, Proxy};
+use millrace_tests::kafka::Proxied;
+use millrace_tests::proxy::Mode;
 use millrace_tests::rig::{LIMIT, Rig, messages_by_path};
 use millrace_tests::wait;
 use serde_json::json;
-
-fn proxied(name: &str) -> Result<(Rig, Kafka, Proxy)> {
-    let (kafka, proxy) = Kafka::start_behind_proxy(&kafka::Options::default())?;
-    let rig = Rig::on(&kafka, &proxy.addr().to_string(), name, 1)?;
-    Ok((rig, kafka, proxy))
-}
 
 /// Waits until a budget of 8 MiB is used up and the file was seen whole; returns how far it was read.
 fn wait_until_full(shipper: &millrace_tests::rig::Shipper, size: u64) -> Result<u64> {
@@ -29,14 +23,15 @@ fn wait_until_full(shipper: &millrace_tests::rig::Shipper, size: u64) -> Result<
 
 #[test]
 fn t07_unread_part_of_a_truncated_file_is_read_from_its_copy() -> Result<()> {
-    let (mut rig, _kafka, proxy) = proxied("t07-copy")?;
+    let broker = Proxied::take()?;
+    let mut rig = broker.rig("t07-copy", 1)?;
     rig.set_patterns(&["app.log*"]);
     // A small budget, so that the reader lags.
     rig.set("limits", json!({"memory": "8MiB"}));
     let mut shipper = rig.start()?;
     rig.append("app.log", rig.lines("app.log", 0..10))?;
     rig.wait_for_records(10)?;
-    proxy.set(Mode::BlackHole)?;
+    broker.set(Mode::BlackHole)?;
     rig.append("app.log", rig.lines("app.log", 10..50_000))?;
     let size = fs::metadata(rig.path("app.log"))?.len();
     let read = wait_until_full(&shipper, size)?;
@@ -44,7 +39,7 @@ fn t07_unread_part_of_a_truncated_file_is_read_from_its_copy() -> Result<()> {
     fs::copy(rig.path("app.log"), rig.path("app.log.1"))?;
     rig.rewrite("app.log", "")?;
     rig.append("app.log", rig.lines("app.log", 50_000..51_000))?;
-    proxy.set(Mode::Pass)?;
+    broker.set(Mode::Pass)?;
     rig.wait_until_whole(LIMIT)?;
     assert_eq!(shipper.metric("shipper_lost_bytes_total", &[])?, 0.0);
     assert_eq!(shipper.metric("shipper_rotations_total", &["copytruncate"])?, 1.0);
@@ -89,7 +84,8 @@ fn t07_copy_that_is_no_rotation_is_read_as_a_file_of_its_own() -> Result<()> {
 
 #[test]
 fn t33_deleted_file_is_held_until_the_limit_and_counted() -> Result<()> {
-    let (mut rig, _kafka, proxy) = proxied("t33-limit")?;
+    let broker = Proxied::take()?;
+    let mut rig = broker.rig("t33-limit", 1)?;
     rig.set("limits", json!({"memory": "8MiB", "hold_deleted": {"time": "2s"}}));
     let mut shipper = rig.start()?;
     rig.append("app.log", rig.lines("app.log", 0..10))?;
@@ -98,7 +94,7 @@ fn t33_deleted_file_is_held_until_the_limit_and_counted() -> Result<()> {
     wait::until_true("the acknowledgements", LIMIT, || {
         Ok(shipper.status()?["sources"][0]["acknowledged"].as_u64() == Some(acknowledged))
     })?;
-    proxy.set(Mode::BlackHole)?;
+    broker.set(Mode::BlackHole)?;
     let lost = rig.lines("app.log", 10..50_000);
     rig.append("app.log", &lost)?;
     let size = fs::metadata(rig.path("app.log"))?.len();
@@ -108,7 +104,7 @@ fn t33_deleted_file_is_held_until_the_limit_and_counted() -> Result<()> {
     let path = rig.path("app.log").to_string_lossy().into_owned();
     ensure!(!shipper.open_files()?.iter().any(|file| file.starts_with(&path)), "its room is not given back");
     // What was handed to the producer before may still arrive.
-    proxy.set(Mode::Pass)?;
+    broker.set(Mode::Pass)?;
     let counted = shipper.wait_metric("shipper_lost_bytes_total", &["hold_limit"], LIMIT, |bytes| bytes > 0.0)?;
     assert_eq!(counted, (size - read) as f64);
     let given_up = &shipper.status()?["last_given_up"][0];
@@ -124,17 +120,18 @@ fn t33_deleted_file_is_held_until_the_limit_and_counted() -> Result<()> {
 
 #[test]
 fn t33_deleted_file_is_delivered_after_an_outage_within_the_limits() -> Result<()> {
-    let (mut rig, _kafka, proxy) = proxied("t33-held")?;
+    let broker = Proxied::take()?;
+    let mut rig = broker.rig("t33-held", 1)?;
     rig.set("limits", json!({"memory": "8MiB", "hold_deleted": {"min_free": "0%"}}));
     let mut shipper = rig.start()?;
     rig.append("app.log", "")?;
     shipper.wait_announced(1)?;
-    proxy.set(Mode::BlackHole)?;
+    broker.set(Mode::BlackHole)?;
     rig.append("app.log", rig.lines("app.log", 0..50_000))?;
     wait_until_full(&shipper, fs::metadata(rig.path("app.log"))?.len())?;
     fs::remove_file(rig.path("app.log"))?;
     wait::until_true("the deletion noticed", LIMIT, || Ok(shipper.status()?["sources"][0]["fate"] == "deleted"))?;
-    proxy.set(Mode::Pass)?;
+    broker.set(Mode::Pass)?;
     rig.wait_until_whole(LIMIT)?;
     assert_eq!(shipper.metric("shipper_lost_bytes_total", &[])?, 0.0);
     shipper.stop()?;

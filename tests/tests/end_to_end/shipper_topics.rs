@@ -2,10 +2,10 @@
 //! catalogue; times are scaled down by the factors that stand there, see `heavy_shipper` for some at full length.
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use millrace_common::ledger::SOURCES;
 use millrace_tests::kafka::{Cluster, Kafka, KafkaClient, Options};
 use millrace_tests::proxy::Mode;
@@ -14,12 +14,16 @@ use millrace_tests::topic_rig::{self, TwoTopics, guarded_rig};
 use millrace_tests::wait;
 use serde_json::json;
 
-/// The broker with an authorizer that these tests share, and the way in for its user.
-fn guarded() -> Result<&'static (Kafka, SocketAddr)> {
-    static GUARDED: OnceLock<Result<(Kafka, SocketAddr), String>> = OnceLock::new();
-    let started =
-        GUARDED.get_or_init(|| Kafka::start_guarded(&Options::default()).map_err(|error| format!("{error:#}")));
-    started.as_ref().map_err(|error| anyhow!("the guarded Kafka did not start: {error}"))
+/// The broker with an authorizer that these tests share while one of them runs, and the way in for its user.
+fn guarded() -> Result<Arc<(Kafka, SocketAddr)>> {
+    static GUARDED: Mutex<Weak<(Kafka, SocketAddr)>> = Mutex::new(Weak::new());
+    let mut guarded = GUARDED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(running) = guarded.upgrade() {
+        return Ok(running);
+    }
+    let started = Arc::new(Kafka::start_guarded(&Options::default())?);
+    *guarded = Arc::downgrade(&started);
+    Ok(started)
 }
 
 /// Two brokers behind proxies, started anew: a broker that hung may take its time.
@@ -34,7 +38,8 @@ fn wait_acknowledged(shipper: &mut Shipper, num: f64) -> Result<()> {
 /// The right to write is taken away and given back after 15 s (a quarter of the row's minute).
 fn right_is_taken_and_given_back(name: &str, is_described: bool) -> Result<()> {
     const AWAY: Duration = Duration::from_secs(15);
-    let (kafka, addr) = guarded()?;
+    let guarded = guarded()?;
+    let (kafka, addr) = &*guarded;
     let rig = guarded_rig(kafka, *addr, name)?;
     kafka.allow("Write", name)?;
     if is_described {
@@ -148,7 +153,8 @@ fn p14_leaders_change_and_replies_are_cut_off() -> Result<()> {
 
 #[test]
 fn p19_topic_without_the_right_to_write_holds_only_its_own_files() -> Result<()> {
-    let (kafka, addr) = guarded()?;
+    let guarded = guarded()?;
+    let (kafka, addr) = &*guarded;
     // 15 s instead of 5 min.
     topic_rig::p19_without_rights(kafka, *addr, "p19", Duration::from_secs(15))
 }
