@@ -300,20 +300,24 @@ pub struct Value<'p, 't> {
 }
 
 impl<'p, 't> Value<'p, 't> {
+    #[inline]
     fn node(self) -> Node {
         self.nodes[self.index as usize]
     }
 
+    #[inline]
     pub fn kind(self) -> Kind {
         self.node().kind
     }
 
     /// Where the value stands in the parsed text.
+    #[inline]
     pub fn span(self) -> Range<usize> {
         self.node().start as usize..self.node().end as usize
     }
 
     /// The value exactly as written, quotes and inner white space included.
+    #[inline]
     pub fn raw(self) -> &'t str {
         &self.text[self.span()]
     }
@@ -324,6 +328,7 @@ impl<'p, 't> Value<'p, 't> {
     }
 
     /// The content of a string, escapes decoded; `None` for other kinds. A lone surrogate becomes U+FFFD.
+    #[inline]
     pub fn as_str(self) -> Option<Cow<'t, str>> {
         let node = self.node();
         (node.kind == Kind::String).then(|| {
@@ -333,6 +338,7 @@ impl<'p, 't> Value<'p, 't> {
     }
 
     /// Members of an object in order, duplicates included; nothing for other kinds.
+    #[inline]
     pub fn members(self) -> Members<'p, 't> {
         let node = self.node();
         let end = if node.kind == Kind::Object { node.next } else { self.index };
@@ -340,6 +346,7 @@ impl<'p, 't> Value<'p, 't> {
     }
 
     /// Elements of an array in order; nothing for other kinds.
+    #[inline]
     pub fn elements(self) -> Elements<'p, 't> {
         let node = self.node();
         let end = if node.kind == Kind::Array { node.next } else { self.index };
@@ -385,8 +392,10 @@ pub struct Key<'p, 't>(Value<'p, 't>);
 
 impl<'p, 't> Key<'p, 't> {
     /// The name with its escapes decoded.
+    #[inline]
     pub fn name(self) -> Cow<'t, str> {
-        self.0.as_str().unwrap_or_default()
+        let raw = self.raw();
+        if self.0.node().has_escape { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
     }
 
     /// Up to seven bytes of the name as written, and its length as far as it fits into a byte: equal for equal names.
@@ -404,16 +413,19 @@ impl<'p, 't> Key<'p, 't> {
     }
 
     /// The name as written, without the quotes.
+    #[inline]
     pub fn raw(self) -> &'t str {
         let node = self.0.node();
         &self.0.text[node.start as usize + 1..node.end as usize - 1]
     }
 
     /// Where the key stands, quotes included.
+    #[inline]
     pub fn span(self) -> Range<usize> {
         self.0.span()
     }
 
+    #[inline]
     pub fn is(self, name: &str) -> bool {
         if self.0.node().has_escape { self.name() == name } else { self.raw() == name }
     }
@@ -429,6 +441,7 @@ pub struct Members<'p, 't> {
 impl<'p, 't> Iterator for Members<'p, 't> {
     type Item = (Key<'p, 't>, Value<'p, 't>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.at >= self.end {
             return None;
@@ -450,6 +463,7 @@ pub struct Elements<'p, 't> {
 impl<'p, 't> Iterator for Elements<'p, 't> {
     type Item = Value<'p, 't>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.at >= self.end {
             return None;

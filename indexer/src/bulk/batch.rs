@@ -116,6 +116,13 @@ impl Batch {
         action.get(start..action.len() - ACTION_END.len())
     }
 
+    /// Whether an item's action line gives that `_id`.
+    pub fn sends_id(&self, item: &Item, id: &[u8]) -> bool {
+        let action = &self.body[item.start as usize..item.document as usize];
+        let before = action.strip_suffix(ACTION_END).and_then(|action| action.strip_suffix(id));
+        before.is_some_and(|before| before.ends_with(ACTION_ID))
+    }
+
     /// The id of an item's record.
     pub fn id(&self, item: &Item) -> &[u8] {
         let kept = item.original.filter(|original| original.id > 0);

@@ -19,6 +19,7 @@ use super::judge::term_prefix;
 use super::options::{RuleOptions, ServerVersion, Unmapped};
 use super::server::Behaviour;
 use super::walk::Walk;
+use super::walk::orders::Orders;
 
 pub(super) use self::dynamic::simple_match;
 
@@ -40,17 +41,19 @@ pub struct Plan {
     budget: u64,
 }
 
-/// What changes from document to document of one index: names that documents on their way will create.
+/// What changes from document to document of one index: names that documents on their way will create, and the order
+/// in which documents name their fields.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     pending: Pending,
+    orders: Orders,
 }
 
 impl State {
     /// The state for `plan` after the mapping was read again: names that it does not have yet stay pending for some
     /// readings.
     pub fn carried_to(self, plan: &Plan) -> Self {
-        Self { pending: self.pending.carried_to(&plan.model) }
+        Self { pending: self.pending.carried_to(&plan.model), orders: Orders::default() }
     }
 }
 
@@ -103,7 +106,8 @@ impl Plan {
         if document.kind() != Kind::Object {
             return Verdict::Reject(not_an_object());
         }
-        let mut walk = Walk::new(&self.model, Some(&state.pending), self.rule.unmapped != Unmapped::Keep);
+        let notes_unmapped = self.rule.unmapped != Unmapped::Keep;
+        let mut walk = Walk::new(&self.model, Some(&state.pending), notes_unmapped).with_orders(&mut state.orders);
         walk.document(document);
         let text = document.raw();
         let has_breaks = memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_some();

@@ -524,6 +524,27 @@ fn sorted_leaves(text: &str) -> Vec<String> {
     found
 }
 
+#[test]
+fn earlier_documents_do_not_hide_names_that_come_twice_or_out_of_order() {
+    let plan = plan_with(&mappings(), &json!({}), &rule());
+    let mut state = State::default();
+    let mut send = |document: &str| sent(&plan, document, &mut state, &mut Actions::default());
+    for _ in 0..2 {
+        for document in
+            [r#"{"status":1,"tag":"a","term":"b"}"#, r#"{"term":"b","status":1}"#, r#"{"code":7,"tag":"a"}"#]
+        {
+            assert_eq!(send(document), document);
+        }
+        assert_eq!(send(r#"{"status":1,"tag":"a","status":2}"#), r#"{"tag":"a","status":2}"#);
+        assert_eq!(send(r#"{"status":1,"tag":"a","\u0073tatus":2}"#), r#"{"tag":"a","\u0073tatus":2}"#);
+        assert_eq!(send(r#"{"tag":"a","x":1,"tag":"b"}"#), r#"{"tag":"b","attrs":{"x":1}}"#);
+        assert_eq!(send(r#"{"status":"x"}"#), r#"{"attrs":{"malformed":{"status":"x"}}}"#);
+    }
+    // Another plan has other fields under the same names.
+    let other = plan_with(&json!({"properties": {"status": {"type": "ip"}}}), &json!({}), &RuleOptions::default());
+    assert_eq!(sent(&other, r#"{"status":1}"#, &mut state, &mut Actions::default()), "type_conflict status");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400), failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -572,6 +593,16 @@ proptest! {
         let has_duplicates = parser.parse(document.as_bytes()).expect("JSON").has_duplicate_keys();
         if got.starts_with('{') && !has_duplicates {
             prop_assert_eq!(sorted_leaves(&got), sorted_leaves(&document), "{}", got);
+        }
+    }
+
+    #[test]
+    fn earlier_documents_do_not_change_what_becomes_of_the_next(documents in prop::collection::vec(any_document(), 1..12)) {
+        let plan = plan_with(&mappings(), &json!({}), &rule());
+        let mut state = State::default();
+        for document in documents.iter().chain(&documents) {
+            let alone = sent(&plan, document, &mut State::default(), &mut Actions::default());
+            prop_assert_eq!(sent(&plan, document, &mut state, &mut Actions::default()), alone, "{}", document);
         }
     }
 }

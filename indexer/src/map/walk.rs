@@ -6,6 +6,7 @@ mod dissolve;
 mod duplicates;
 mod names;
 mod new_names;
+pub(super) mod orders;
 mod seen;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use millrace_common::json::{Kind, Value};
 
+use self::orders::Orders;
 use self::seen::Seen;
 use super::check::Misfit;
 use super::check::number::Held;
@@ -138,6 +140,7 @@ pub(super) struct Walk<'m, 'p, 't> {
     pending: Option<&'m Pending>,
     /// Whether fields that stay in `_source` only are to be noted.
     notes_unmapped: bool,
+    orders: Option<&'m mut Orders>,
     pub findings: Vec<Finding<'p, 't>>,
     /// Names that this document creates.
     created: HashMap<String, Arc<Created>>,
@@ -153,7 +156,13 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     pub(super) fn new(model: &'m Model, pending: Option<&'m Pending>, notes_unmapped: bool) -> Self {
         let (findings, created) = (Vec::new(), HashMap::new());
         let (charged, num_nested, held, left_out) = (0, 0, None, Vec::new());
-        Self { model, pending, notes_unmapped, findings, created, charged, num_nested, held, left_out }
+        let orders = None;
+        Self { model, pending, notes_unmapped, orders, findings, created, charged, num_nested, held, left_out }
+    }
+
+    /// With what earlier documents of the same model taught.
+    pub(super) fn with_orders(self, orders: &'m mut Orders) -> Self {
+        Self { orders: Some(orders.of(self.model)), ..self }
     }
 
     /// Walks a document, which must be an object.
@@ -167,29 +176,55 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     }
 
     fn object(&mut self, place: Place<'_>, up: Option<&Way<'_, 't>>, object: Value<'p, 't>) {
-        let mut seen = Seen::default();
-        for (key, value) in object.members() {
+        let (mut next, mut seen) = (0, None);
+        for (num_before, (key, value)) in object.members().enumerate() {
             let name = key.name();
-            if seen.repeats(&name) {
-                self.earlier_duplicates(object, up, &key, &name);
+            let expected = self.expected(place, &mut next, &name);
+            if expected.is_none() || seen.is_some() {
+                let seen = seen.get_or_insert_with(|| Seen::first(num_before, object));
+                if seen.repeats(&name) {
+                    self.earlier_duplicates(object, up, &key, &name);
+                }
             }
-            self.member(place, up, Member { start: key.span().start, key: &name, value, whole: value });
+            let child = expected.unwrap_or_else(|| self.look_up(place, &mut next, &name));
+            let way = Way { up, name: &name, key: Some(&name) };
+            let member = Member { start: key.span().start, key: &name, value, whole: value };
+            match child {
+                Some(child) => self.child(place, child, &way, member),
+                None => self.other(place, up, &way, member),
+            }
         }
     }
 
-    fn member(&mut self, place: Place<'_>, up: Option<&Way<'_, 't>>, member: Member<'_, 'p, 't>) {
-        let name: &str = member.key;
-        let way = Way { up, name, key: Some(member.key) };
-        if let Some(&child) = place.object.and_then(|object| object.children.get(name)) {
-            return self.child(place, child, &way, member);
+    /// The object whose order is known, if it is one of the model itself.
+    fn ordered(&self, place: Place<'_>) -> Option<u32> {
+        place.object.filter(|_| std::ptr::eq(place.model, self.model)).map(|object| object.id)
+    }
+
+    fn expected(&self, place: Place<'_>, next: &mut usize, name: &str) -> Option<Option<Child>> {
+        self.orders.as_ref()?.expected(self.ordered(place)?, next, name)
+    }
+
+    fn look_up(&mut self, place: Place<'_>, next: &mut usize, name: &str) -> Option<Child> {
+        let child = place.object.and_then(|object| object.children.get(name)).copied();
+        if let Some(object) = self.ordered(place)
+            && let Some(orders) = &mut self.orders
+        {
+            orders.learn(object, next, name, child);
         }
+        child
+    }
+
+    /// A member that is not one of the object's children.
+    fn other(&mut self, place: Place<'_>, up: Option<&Way<'_, 't>>, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
+        let name: &str = member.key;
         if name.is_empty() || (name.chars().all(is_java_space) && !self.model.server.has_old_parser) {
-            return self.bad_name(&way, member);
+            return self.bad_name(way, member);
         }
         if place.has_subobjects && name.contains('.') {
             return self.dotted(place, up, name, member);
         }
-        self.unmapped(place, &way, member);
+        self.unmapped(place, way, member);
     }
 
     fn child(&mut self, place: Place<'_>, child: Child, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {

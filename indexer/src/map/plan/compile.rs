@@ -1,6 +1,7 @@
 //! JSON of a mapping to [`Model`].
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -32,6 +33,7 @@ pub(in crate::map) fn model(mappings: &Value, settings: &Value, server: Behaviou
     let runtime = object_or_empty(root.get("runtime").unwrap_or(&Value::Null), "runtime", &empty)?;
     let runtime: HashSet<String> = runtime.keys().cloned().collect();
     let model = Model {
+        identity: Arc::default(),
         objects: Vec::new(),
         fields: Vec::new(),
         templates,
@@ -58,6 +60,7 @@ pub(in crate::map) fn template_field(
 ) -> Result<(Model, Child), PlanError> {
     let mut compiler = Compiler {
         model: Model {
+            identity: Arc::default(),
             objects: Vec::new(),
             fields: Vec::new(),
             templates: Vec::new(),
@@ -90,6 +93,7 @@ impl Compiler {
         let id = self.model.objects.len() as u32;
         let has_subobjects = flag(body, "subobjects").unwrap_or(parent_subobjects || path.is_empty());
         self.model.objects.push(Object {
+            id,
             path: path.to_owned(),
             is_enabled: flag(body, "enabled").unwrap_or(true),
             is_nested: body.get("type").is_some_and(|t| t == "nested"),

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
 use super::dynamic::DynamicTemplate;
 use crate::map::check::date::DateFormats;
@@ -55,6 +56,8 @@ pub(in crate::map) enum Child {
 
 #[derive(Debug)]
 pub(in crate::map) struct Object {
+    /// Its place in the model.
+    pub id: u32,
     pub path: String,
     pub is_enabled: bool,
     pub is_nested: bool,
@@ -117,6 +120,8 @@ pub(in crate::map) enum FieldKind {
 /// A compiled mapping with the index settings that bear on it.
 #[derive(Debug)]
 pub(in crate::map) struct Model {
+    /// Its own for every model.
+    pub identity: Arc<()>,
     /// The first is the root.
     pub objects: Vec<Object>,
     pub fields: Vec<Field>,

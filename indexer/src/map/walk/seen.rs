@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use millrace_common::json::Value;
+
 use crate::map::plan::model::NameHasher;
 
 /// The hashes of the names seen in one object. Few names cost no allocation.
@@ -14,6 +16,15 @@ pub(super) struct Seen {
 
 impl Seen {
     const FEW: usize = 32;
+
+    /// The first `num` names of an object.
+    pub(super) fn first(num: usize, object: Value<'_, '_>) -> Self {
+        let mut seen = Self::default();
+        for (key, _) in object.members().take(num) {
+            seen.repeats(&key.name());
+        }
+        seen
+    }
 
     /// Whether `name` may have been there before. Equal hashes of different names are possible: the caller looks again.
     pub(super) fn repeats(&mut self, name: &str) -> bool {

@@ -1,0 +1,48 @@
+//! The order in which the objects of documents name their members.
+//!
+//! Logs repeat themselves: a program writes its fields in one order. A name that comes where it is expected is known
+//! without being looked up and, since places are only passed forwards, known not to have been there before.
+
+use std::sync::Arc;
+
+use crate::map::plan::model::{Child, Model};
+
+/// For each object of one model the names as documents had them, with what the model has there.
+#[derive(Clone, Debug, Default)]
+pub(in crate::map) struct Orders {
+    model: Option<Arc<()>>,
+    objects: Vec<Vec<(Box<str>, Option<Child>)>>,
+}
+
+impl Orders {
+    /// Names beyond are looked up.
+    const MOST_NAMES: usize = 64;
+    /// How many members may be left out at a time.
+    const AHEAD: usize = 8;
+
+    /// Forgets what was learned of another model.
+    pub(in crate::map) fn of(&mut self, model: &Model) -> &mut Self {
+        if !self.model.as_ref().is_some_and(|known| Arc::ptr_eq(known, &model.identity)) {
+            let objects = vec![Vec::new(); model.objects.len()];
+            *self = Self { model: Some(Arc::clone(&model.identity)), objects };
+        }
+        self
+    }
+
+    /// What `object` has under `name`, if that is one of the names that come next; then `next` moves behind it.
+    pub(super) fn expected(&self, object: u32, next: &mut usize, name: &str) -> Option<Option<Child>> {
+        let names = &self.objects[object as usize][*next..];
+        let ahead = names.iter().take(Self::AHEAD).position(|(known, _)| **known == *name)?;
+        *next += ahead + 1;
+        Some(names[ahead].1)
+    }
+
+    /// Notes that `name` came where `next` stands.
+    pub(super) fn learn(&mut self, object: u32, next: &mut usize, name: &str, child: Option<Child>) {
+        let names = &mut self.objects[object as usize];
+        if names.len() < Self::MOST_NAMES && names.iter().all(|(known, _)| **known != *name) {
+            names.insert(*next, (name.into(), child));
+            *next += 1;
+        }
+    }
+}
