@@ -398,8 +398,10 @@ impl<'p, 't> Key<'p, 't> {
         if self.0.node().has_escape { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
     }
 
-    /// Up to seven bytes of the name as written, and its length as far as it fits into a byte: equal for equal names.
-    fn head(self) -> u64 {
+    /// Up to seven bytes of the name as written, and its length as far as it fits into a byte: equal for equal names. Names
+    /// of at most seven bytes with equal heads are equal.
+    #[inline]
+    pub fn head(self) -> u64 {
         let node = self.0.node();
         let (start, length) = (node.start as usize + 1, (node.end - node.start) as usize - 2);
         let rest = &self.0.text.as_bytes()[start..];
@@ -410,6 +412,12 @@ impl<'p, 't> Key<'p, 't> {
         });
         let kept = 8 * length.min(7) as u32;
         (u64::from_le_bytes(bytes) & ((1 << kept) - 1)) << 8 | (length as u64 & 0xff)
+    }
+
+    /// Whether the name as written stands for something else.
+    #[inline]
+    pub fn has_escape(self) -> bool {
+        self.0.node().has_escape
     }
 
     /// The name as written, without the quotes.

@@ -8,13 +8,14 @@
     reason = "an edge module: the channel is bounded by the budgets of the partitions"
 )]
 
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use millrace_common::kafka::{self, OptionFault, Reports};
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 
 use crate::bulk::batch::{Owner, Record};
 use crate::commit::ledger::Sequence;
@@ -117,9 +118,7 @@ pub enum DeadLetterError {
     Client(#[from] KafkaError),
 }
 
-type Wake = Arc<dyn Fn() + Send + Sync>;
-
-type Client = ThreadedProducer<Reports<Box<Letter>>>;
+type Client = BaseProducer<Reports<Box<Letter>>>;
 
 /// Sends letters. What is on its way is bounded by the budgets of the partitions.
 pub struct DeadLetters {
@@ -128,27 +127,20 @@ pub struct DeadLetters {
     /// One letter a request; made when first needed.
     alone: Option<Client>,
     topic: String,
-    wake: Wake,
     sender: mpsc::Sender<Delivered>,
     delivered: mpsc::Receiver<Delivered>,
 }
 
 impl DeadLetters {
-    /// `wake` is called after each delivery.
-    pub fn new(
-        settings: &Kafka,
-        topic: &str,
-        wake: impl Fn() + Send + Sync + 'static,
-    ) -> Result<Self, DeadLetterError> {
+    pub fn new(settings: &Kafka, topic: &str) -> Result<Self, DeadLetterError> {
         let mut config = kafka::producer("indexer", &settings.brokers, &producer_options(&settings.options))
             .map_err(DeadLetterError::Options)?;
         // Whether a letter is too large is for the topic to say. Requests stay below usual limits unless one letter is not.
         kafka::set_default(&mut config, "message.max.bytes", "1000000000");
         kafka::set_default(&mut config, "batch.size", "65536");
         let (sender, delivered) = mpsc::channel();
-        let wake: Wake = Arc::new(wake);
-        let producer = client(&config, &sender, &wake)?;
-        Ok(Self { config, producer, alone: None, topic: topic.to_owned(), wake, sender, delivered })
+        let producer = client(&config, &sender)?;
+        Ok(Self { config, producer, alone: None, topic: topic.to_owned(), sender, delivered })
     }
 
     /// Sends a letter. One that cannot be taken now comes back at once.
@@ -156,7 +148,7 @@ impl DeadLetters {
     pub fn send(&mut self, letter: Letter, timestamp: &str) -> Result<(), Delivered> {
         if letter.is_alone && self.alone.is_none() {
             self.config.set("batch.num.messages", "1");
-            match client(&self.config, &self.sender, &self.wake) {
+            match client(&self.config, &self.sender) {
                 Ok(client) => self.alone = Some(client),
                 Err(error) => return Err(Delivered { letter, result: Err(error) }),
             }
@@ -173,24 +165,34 @@ impl DeadLetters {
         sent.map_err(|(error, record)| Delivered { letter: *record.delivery_opaque, result: Err(error) })
     }
 
+    /// The next outcome, if there is one. Does not wait.
     pub fn delivered(&self) -> Option<Delivered> {
-        self.delivered.try_recv().ok()
+        self.delivered.try_recv().ok().or_else(|| {
+            self.producers().for_each(|producer| producer.poll(Duration::ZERO));
+            self.delivered.try_recv().ok()
+        })
+    }
+
+    /// Whether outcomes are to come.
+    pub fn is_waiting(&self) -> bool {
+        self.producers().any(|producer| producer.in_flight_count() > 0)
+    }
+
+    fn producers(&self) -> impl Iterator<Item = &Client> {
+        self.alone.iter().chain([&self.producer])
     }
 
     /// Gives up what is still on its way, whose records are not committed.
     pub fn give_up(&self) {
-        for producer in self.alone.iter().chain([&self.producer]) {
-            producer.purge(PurgeConfig::default().queue().inflight());
-        }
+        self.producers().for_each(|producer| producer.purge(PurgeConfig::default().queue().inflight()));
     }
 }
 
-fn client(config: &ClientConfig, sender: &mpsc::Sender<Delivered>, wake: &Wake) -> Result<Client, KafkaError> {
-    let (sender, wake) = (sender.clone(), Arc::clone(wake));
+fn client(config: &ClientConfig, sender: &mpsc::Sender<Delivered>) -> Result<Client, KafkaError> {
+    let sender = sender.clone();
     config.create_with_context(Reports::new(move |letter: Box<Letter>, result| {
         // The owner hangs up only when it is done with everything.
         let _ = sender.send(Delivered { letter: *letter, result });
-        wake();
     }))
 }
 

@@ -81,14 +81,14 @@ pub fn run(config: Config, signals: &Signals, health: &Arc<Health>) -> anyhow::R
     let client = Client::new(config.elasticsearch.clone()).context("elasticsearch")?;
     let templates = Templates { set: config.templates, apply: config.apply_templates };
     let service = Service::start(client, templates, wake.clone()).context("cannot start the thread for requests")?;
-    let letters = DeadLetters::new(&config.kafka, &config.dead_letter_topic, wake.clone())?;
+    let letters = DeadLetters::new(&config.kafka, &config.dead_letter_topic)?;
     let source = Source::subscribe(&config.kafka, num_partitions, config.memory.prefetch, wake.clone())?;
     let questions =
         Questions::start("kafka-questions", source.clone(), wake.clone()).context("cannot start a thread")?;
     let commits = Questions::start("kafka-commits", source.clone(), wake.clone()).context("cannot start a thread")?;
     let publishing = match watched {
         Some(shared) => {
-            let publisher = Publisher::new(&config.kafka, wake.clone())?;
+            let publisher = Publisher::new(&config.kafka)?;
             let watch = Watch::start(config.kafka.clone(), shared, wake).context("cannot start a thread")?;
             Some(Publishing::new(publisher, watch, Instant::now()))
         }

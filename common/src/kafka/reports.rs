@@ -11,7 +11,7 @@ use super::Log;
 
 type Report<T> = Box<dyn Fn(T, Result<(), KafkaError>) + Send + Sync>;
 
-/// Calls a function with what each record was sent with, and its outcome, on a thread of the client.
+/// Calls a function with what each record was sent with, and its outcome, on the thread that polls.
 pub struct Reports<T> {
     log: Log,
     report: Report<T>,

@@ -240,6 +240,8 @@ pub struct Builder {
     originals: Vec<u8>,
     /// Of body and originals of the last batch.
     usual_bytes: (usize, usize),
+    /// Of batches that are settled.
+    spare: Vec<(Vec<u8>, Vec<Item>)>,
     opened: Option<Instant>,
 }
 
@@ -265,6 +267,8 @@ pub enum Keep<'a> {
 }
 
 impl Builder {
+    const MOST_SPARE: usize = 2;
+
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -272,6 +276,7 @@ impl Builder {
             items: Vec::new(),
             originals: Vec::new(),
             usual_bytes: (64 << 10, 0),
+            spare: Vec::new(),
             opened: None,
         }
     }
@@ -285,8 +290,10 @@ impl Builder {
     /// [`Builder::give_up`].
     pub fn begin(&mut self, index: &str, id: Option<&[u8]>) -> Draft {
         if self.body.capacity() == 0 {
-            // Growing by doubling would copy the body several times. The greatest size for all would cost its pages: the
-            // allocator gives used ones again.
+            if let Some((body, items)) = self.spare.pop() {
+                (self.body, self.items) = (body, items);
+            }
+            // Growing by doubling would copy the body several times. The greatest size for all would cost its pages.
             self.body.reserve(self.usual_bytes.0 + self.usual_bytes.0 / 8);
             self.originals.reserve(self.usual_bytes.1 + self.usual_bytes.1 / 8);
         }
@@ -361,12 +368,28 @@ impl Builder {
     pub fn cut(&mut self) -> Option<Batch> {
         self.opened.take()?;
         let items = std::mem::take(&mut self.items);
-        self.items.reserve(items.len().min(self.limits.max_documents));
         let (mut body, mut originals) = (std::mem::take(&mut self.body), std::mem::take(&mut self.originals));
         self.usual_bytes = (body.len(), originals.len());
-        body.shrink_to_fit();
+        if body.len() < body.capacity() / 2 {
+            body.shrink_to_fit();
+        }
         originals.shrink_to_fit();
         Some(Batch { body: body.into(), items, originals })
+    }
+
+    /// Takes the memory of a batch that is settled for the next ones: fresh pages cost more than filling them.
+    pub fn recycle(&mut self, batch: Batch) {
+        let Batch { body, mut items, .. } = batch;
+        let is_usual = body.len() <= 2 * self.usual_bytes.0;
+        if let Ok(body) = body.try_into_mut()
+            && self.spare.len() < Self::MOST_SPARE
+            && is_usual
+        {
+            let mut body = Vec::from(body);
+            body.clear();
+            items.clear();
+            self.spare.push((body, items));
+        }
     }
 
     /// Batches are cut at this size from now on.

@@ -5,14 +5,15 @@
     reason = "an edge module: the channel is bounded by the number of rows of one round"
 )]
 
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use millrace_common::kafka::{self, OptionFault, Reports};
 use millrace_common::ledger::indexed::{IndexedKey, IndexedRow};
 use millrace_common::ledger::{INDEXED, encode};
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 
 use crate::config::Kafka;
 use crate::dead_letter::producer_options;
@@ -38,26 +39,22 @@ const NO_TOKEN: usize = 0;
 
 pub struct Publisher {
     config: ClientConfig,
-    producer: ThreadedProducer<Reports<usize>>,
-    wake: Arc<dyn Fn() + Send + Sync>,
+    producer: Client,
     published: mpsc::Receiver<Published>,
 }
 
 impl Publisher {
-    /// `wake` is called after each acknowledgement or refusal.
-    ///
     /// # Errors
     /// The settings are not those of a producer.
-    pub fn new(settings: &Kafka, wake: impl Fn() + Send + Sync + 'static) -> Result<Self, PublishError> {
+    pub fn new(settings: &Kafka) -> Result<Self, PublishError> {
         let mut config = kafka::producer("indexer-ledger", &settings.brokers, &producer_options(&settings.options))
             .map_err(PublishError::Options)?;
         // How large a row may be is for the topic to say, once it is compressed.
         kafka::set_default(&mut config, "message.max.bytes", "16000000");
         // All rows of a round, of which there is one for each source that changed.
         kafka::set_default(&mut config, "queue.buffering.max.messages", "1000000");
-        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
-        let (producer, published) = client(&config, &wake)?;
-        Ok(Self { config, producer, wake, published })
+        let (producer, published) = client(&config)?;
+        Ok(Self { config, producer, published })
     }
 
     /// Sends a row. `token` must not be 0.
@@ -79,8 +76,12 @@ impl Publisher {
         }
     }
 
+    /// The next outcome, if there is one. Does not wait.
     pub fn published(&self) -> Option<Published> {
-        self.published.try_recv().ok()
+        self.published.try_recv().ok().or_else(|| {
+            self.producer.poll(Duration::ZERO);
+            self.published.try_recv().ok()
+        })
     }
 
     /// Begins anew with another client if this one can do nothing any more; what was on its way gets no outcome then. `false`
@@ -88,7 +89,7 @@ impl Publisher {
     pub fn revive(&mut self) -> bool {
         let Some((_, reason)) = self.producer.client().fatal_error() else { return false };
         tracing::warn!(reason, "the ledger's producer cannot go on: beginning with a new one");
-        match client(&self.config, &self.wake) {
+        match client(&self.config) {
             Ok((producer, published)) => {
                 self.give_up();
                 self.published = published;
@@ -109,17 +110,14 @@ impl Publisher {
     }
 }
 
-fn client(
-    config: &ClientConfig,
-    wake: &Arc<dyn Fn() + Send + Sync>,
-) -> Result<(ThreadedProducer<Reports<usize>>, mpsc::Receiver<Published>), KafkaError> {
+type Client = BaseProducer<Reports<usize>>;
+
+fn client(config: &ClientConfig) -> Result<(Client, mpsc::Receiver<Published>), KafkaError> {
     let (sender, published) = mpsc::channel();
-    let wake = Arc::clone(wake);
     let reports = Reports::new(move |token, result| {
         if token != NO_TOKEN {
             // The owner hangs up only when it is done with everything.
             let _ = sender.send(Published { token, result });
-            wake();
         }
     });
     Ok((config.create_with_context(reports)?, published))

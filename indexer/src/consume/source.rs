@@ -8,17 +8,16 @@ use std::time::{Duration, Instant};
 use millrace_common::kafka::{self, Log, OptionFault, cut_off};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::base_consumer;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use super::queue::PartitionQueue;
 use crate::config::Kafka;
 
 pub type TopicPartition = (Arc<str>, i32);
-pub type PartitionQueue = base_consumer::PartitionQueue<Context>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -163,9 +162,9 @@ impl Source {
         let mut queues = Vec::with_capacity(partitions.len());
         for ((topic, partition), committed) in partitions {
             // Before fetching begins, so that no message takes the common queue.
-            let queue = self.consumer.split_partition_queue(topic, *partition);
+            let queue = PartitionQueue::split(&self.consumer, topic, *partition);
             let mut queue = queue.ok_or_else(|| SourceError::NoQueue(Arc::clone(topic), *partition))?;
-            queue.set_nonempty_callback(wake.clone());
+            queue.on_message(wake.clone());
             queues.push(queue);
             let offset = committed.map_or(Offset::Beginning, Offset::Offset);
             list.add_partition_offset(topic, *partition, offset)?;

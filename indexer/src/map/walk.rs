@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use millrace_common::json::{Kind, Value};
+use millrace_common::json::{Key, Kind, Value};
 
 use self::orders::Orders;
 use self::seen::Seen;
@@ -179,14 +179,14 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         let (mut next, mut seen) = (0, None);
         for (num_before, (key, value)) in object.members().enumerate() {
             let name = key.name();
-            let expected = self.expected(place, &mut next, &name);
+            let expected = self.expected(place, &mut next, key);
             if expected.is_none() || seen.is_some() {
                 let seen = seen.get_or_insert_with(|| Seen::first(num_before, object));
                 if seen.repeats(&name) {
                     self.earlier_duplicates(object, up, &key, &name);
                 }
             }
-            let child = expected.unwrap_or_else(|| self.look_up(place, &mut next, &name));
+            let child = expected.unwrap_or_else(|| self.look_up(place, &mut next, key, &name));
             let way = Way { up, name: &name, key: Some(&name) };
             let member = Member { start: key.span().start, key: &name, value, whole: value };
             match child {
@@ -201,16 +201,16 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         place.object.filter(|_| std::ptr::eq(place.model, self.model)).map(|object| object.id)
     }
 
-    fn expected(&self, place: Place<'_>, next: &mut usize, name: &str) -> Option<Option<Child>> {
-        self.orders.as_ref()?.expected(self.ordered(place)?, next, name)
+    fn expected(&self, place: Place<'_>, next: &mut usize, key: Key<'_, '_>) -> Option<Option<Child>> {
+        self.orders.as_ref()?.expected(self.ordered(place)?, next, key)
     }
 
-    fn look_up(&mut self, place: Place<'_>, next: &mut usize, name: &str) -> Option<Child> {
+    fn look_up(&mut self, place: Place<'_>, next: &mut usize, key: Key<'_, '_>, name: &str) -> Option<Child> {
         let child = place.object.and_then(|object| object.children.get(name)).copied();
         if let Some(object) = self.ordered(place)
             && let Some(orders) = &mut self.orders
         {
-            orders.learn(object, next, name, child);
+            orders.learn(object, next, key, child);
         }
         child
     }

@@ -19,6 +19,7 @@ use super::partitions::Partitions;
 use super::publish::Publishing;
 use super::refused::Refused;
 use super::retention::Retention;
+use super::take::Received;
 use crate::bulk::concurrency::Concurrency;
 use crate::bulk::schedule::Schedule;
 use crate::bulk::service::{Outcome, Request, Service};
@@ -32,6 +33,9 @@ use crate::templates::NotReady;
 
 /// Longest nap.
 const NAP: Duration = Duration::from_millis(100);
+/// Longest nap while producers are to tell of acknowledgements: they are asked, since a thread of theirs would spin through
+/// the last millisecond of each of its waits.
+const SHORT_NAP: Duration = Duration::from_millis(10);
 const PICTURE_INTERVAL: Duration = Duration::from_millis(250);
 const ENDS_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -211,7 +215,7 @@ impl Flow {
                     let name = (message.topic().into(), message.partition());
                     let place = self.partitions.find(&name).map(|partition| partition.owner.slot as usize);
                     if let Some(place) = place {
-                        self.take_message(place, &message, now, wall_clock());
+                        self.take_message(place, Received::from(&message), now, wall_clock());
                     }
                 }
                 Some(Err(error)) => tracing::debug!(%error, "consumer reports"),
@@ -258,7 +262,9 @@ impl Flow {
     fn nap(&self, now: Instant) -> Duration {
         let next = [self.intake.builder.due(), self.schedule.due(now, self.concurrency.limit()), self.letters.due()];
         let next = next.into_iter().flatten().min();
-        next.map_or(NAP, |next| next.saturating_duration_since(now).min(NAP))
+        let is_short = self.letters.are_on_their_way() || self.publishing.as_ref().is_some_and(Publishing::is_waiting);
+        let longest = if is_short { SHORT_NAP } else { NAP };
+        next.map_or(longest, |next| next.saturating_duration_since(now).min(longest))
     }
 
     /// Whether the end or a revocation waits for what is on its way.

@@ -154,6 +154,11 @@ impl Letters {
         (!self.refused.is_empty()).then_some(self.retry_at)
     }
 
+    /// Whether outcomes are to come, for which nothing wakes the owner.
+    pub fn are_on_their_way(&self) -> bool {
+        self.topic.is_waiting()
+    }
+
     pub fn give_up(&self) {
         self.topic.give_up();
     }

@@ -83,6 +83,11 @@ impl Publishing {
         held.or_else(|| Some(format!("the pipeline is not watched: {}", self.watch.trouble()?)))
     }
 
+    /// Whether outcomes are to come, for which nothing wakes the owner.
+    pub fn is_waiting(&self) -> bool {
+        self.round.is_some()
+    }
+
     pub fn give_up(&self) {
         self.publisher.give_up();
     }

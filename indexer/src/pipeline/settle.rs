@@ -140,7 +140,7 @@ impl Flow {
             self.partitions.finish(item.owner, item.sequence, item.size(), ending);
         }
         if reply.failures.is_empty() {
-            return;
+            return self.intake.builder.recycle(batch);
         }
         let (mut again, mut refused) = (Vec::new(), Vec::new());
         let mut attempts = 0;

@@ -1,16 +1,16 @@
 //! Taking records from the partitions' queues, as far as the budgets allow.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::{BorrowedMessage, Message as _};
 
 use super::flow::{Flow, wall_clock};
 use super::intake::Taken;
 use super::partitions::WaitingRecord;
 use crate::bulk::batch::{Owner, Record};
 use crate::commit::ledger::{Ending, Sequence};
-use crate::consume::{PartitionQueue, header};
+use crate::consume::{Message, PartitionQueue, header};
 use crate::dead_letter::Letter;
 use crate::decode::{ID_HEADER, Incoming};
 use crate::reject::Reject;
@@ -22,14 +22,38 @@ const RECORDS_PER_VISIT: usize = 512;
 /// hides the time it takes to fill the next.
 const READY_BATCHES: usize = 2;
 
-/// A record before it is known whether it must wait.
+/// A record as it comes from Kafka.
 #[derive(Clone, Copy)]
-struct WaitingView<'a> {
+pub(super) struct Received<'a> {
     offset: i64,
     timestamp_ms: Option<i64>,
     key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
     id_header: Option<&'a [u8]>,
+}
+
+impl<'a> From<&'a Message> for Received<'a> {
+    fn from(message: &'a Message) -> Self {
+        Self {
+            offset: message.offset(),
+            timestamp_ms: message.timestamp_ms(),
+            key: message.key(),
+            value: message.value(),
+            id_header: message.header(ID_HEADER),
+        }
+    }
+}
+
+impl<'a> From<&'a BorrowedMessage<'_>> for Received<'a> {
+    fn from(message: &'a BorrowedMessage<'_>) -> Self {
+        Self {
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis(),
+            key: message.key(),
+            value: message.payload(),
+            id_header: header(message, ID_HEADER),
+        }
+    }
 }
 
 impl Flow {
@@ -51,8 +75,8 @@ impl Flow {
             if partition.is_held || partition.is_revoked || partition.waiting.is_some() {
                 continue;
             }
-            let Some(queue) = partition.queue.take() else { continue };
-            is_busy |= self.visit(place, &queue, share, now, wall);
+            let Some(mut queue) = partition.queue.take() else { continue };
+            is_busy |= self.visit(place, &mut queue, share, now, wall);
             if let Some(partition) = self.partitions.at(place)
                 && !partition.is_revoked
             {
@@ -63,9 +87,9 @@ impl Flow {
         is_busy
     }
 
-    fn visit(&mut self, place: usize, queue: &PartitionQueue, share: u64, now: Instant, wall: EpochMillis) -> bool {
+    fn visit(&mut self, place: usize, queue: &mut PartitionQueue, share: u64, now: Instant, wall: EpochMillis) -> bool {
         for num_taken in 0..RECORDS_PER_VISIT {
-            let message = match queue.poll(Duration::ZERO) {
+            let message = match queue.poll() {
                 Some(Ok(message)) => message,
                 Some(Err(error)) => {
                     tracing::debug!(%error, "consumer reports");
@@ -76,7 +100,7 @@ impl Flow {
                     return false;
                 }
             };
-            let goes_on = self.take_message(place, &message, now, wall);
+            let goes_on = self.take_message(place, Received::from(&message), now, wall);
             let is_over = self.partitions.at(place).is_none_or(|partition| partition.unfinished_bytes >= share);
             if !goes_on || is_over || self.is_full() {
                 self.meters.consumed.increment(num_taken as u64 + 1);
@@ -93,34 +117,18 @@ impl Flow {
     }
 
     /// Takes one message. `false` if its partition must wait.
-    pub(super) fn take_message(
-        &mut self,
-        place: usize,
-        message: &BorrowedMessage<'_>,
-        now: Instant,
-        wall: EpochMillis,
-    ) -> bool {
-        let Some(sequence) = self.begin(place, message.offset(), message.timestamp().to_millis(), now) else {
-            return true;
-        };
-        let timestamp_ms = message.timestamp().to_millis();
-        if let Some(read) = timestamp_ms {
+    pub(super) fn take_message(&mut self, place: usize, record: Received<'_>, now: Instant, wall: EpochMillis) -> bool {
+        let Some(sequence) = self.begin(place, record.offset, record.timestamp_ms, now) else { return true };
+        if let Some(read) = record.timestamp_ms {
             self.delays.consumed.note(wall - read);
         }
-        let record = WaitingView {
-            offset: message.offset(),
-            timestamp_ms,
-            key: message.key(),
-            value: message.payload(),
-            id_header: header(message, ID_HEADER),
-        };
         self.take(place, sequence, record, now, wall)
     }
 
     /// Tries the record that waits for its plan again.
     fn take_waiting(&mut self, place: usize, now: Instant, wall: EpochMillis) {
         let Some(waiting) = self.partitions.at(place).and_then(|partition| partition.waiting.take()) else { return };
-        let record = WaitingView {
+        let record = Received {
             offset: waiting.offset,
             timestamp_ms: waiting.timestamp_ms,
             key: waiting.key.as_deref(),
@@ -134,13 +142,13 @@ impl Flow {
         &mut self,
         place: usize,
         sequence: Sequence,
-        record: WaitingView<'_>,
+        record: Received<'_>,
         now: Instant,
         wall: EpochMillis,
     ) -> bool {
         let Some(partition) = self.partitions.at(place) else { return false };
         let (owner, rule, topic) = (partition.owner, partition.rule, Arc::clone(&partition.topic));
-        let WaitingView { offset, timestamp_ms, key, value, id_header } = record;
+        let Received { offset, timestamp_ms, key, value, id_header } = record;
         let incoming =
             Incoming { topic: &topic, partition: partition.number, offset, timestamp_ms, key, value, id_header };
         if self.intake.builder.would_overflow(value.map_or(0, <[u8]>::len)) {

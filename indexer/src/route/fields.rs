@@ -7,12 +7,12 @@ use millrace_common::json::Value;
 pub fn find_field<'p, 't>(object: Value<'p, 't>, path: &str) -> Option<Value<'p, 't>> {
     let mut found = None;
     for (key, value) in object.members() {
-        let first = key.raw().bytes().next();
-        // Most names differ in their first letter.
-        if first != path.bytes().next() && first != Some(b'\\') {
+        let name = key.name();
+        // Most names are settled by their length.
+        if !matches!(path.as_bytes().get(name.len()), None | Some(b'.')) {
             continue;
         }
-        let Some(rest) = path.strip_prefix(&*key.name()) else { continue };
+        let Some(rest) = path.strip_prefix(&*name) else { continue };
         if rest.is_empty() {
             found = Some(value);
         } else if let Some(rest) = rest.strip_prefix('.') {

@@ -5,13 +5,29 @@
 
 use std::sync::Arc;
 
+use millrace_common::json::Key;
+
 use crate::map::plan::model::{Child, Model};
 
 /// For each object of one model the names as documents had them, with what the model has there.
 #[derive(Clone, Debug, Default)]
 pub(in crate::map) struct Orders {
     model: Option<Arc<()>>,
-    objects: Vec<Vec<(Box<str>, Option<Child>)>>,
+    objects: Vec<Vec<Known>>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    /// See [`Key::head`].
+    head: u64,
+    name: Box<str>,
+    child: Option<Child>,
+}
+
+impl Known {
+    fn is(&self, head: u64, key: Key<'_, '_>) -> bool {
+        self.head == head && (self.name.len() <= 7 || *self.name == *key.raw())
+    }
 }
 
 impl Orders {
@@ -29,19 +45,20 @@ impl Orders {
         self
     }
 
-    /// What `object` has under `name`, if that is one of the names that come next; then `next` moves behind it.
-    pub(super) fn expected(&self, object: u32, next: &mut usize, name: &str) -> Option<Option<Child>> {
+    /// What `object` has under the name of `key`, if that is one of the names that come next; then `next` moves behind it.
+    pub(super) fn expected(&self, object: u32, next: &mut usize, key: Key<'_, '_>) -> Option<Option<Child>> {
+        let head = key.head();
         let names = &self.objects[object as usize][*next..];
-        let ahead = names.iter().take(Self::AHEAD).position(|(known, _)| **known == *name)?;
+        let ahead = names.iter().take(Self::AHEAD).position(|known| known.is(head, key))?;
         *next += ahead + 1;
-        Some(names[ahead].1)
+        Some(names[ahead].child)
     }
 
-    /// Notes that `name` came where `next` stands.
-    pub(super) fn learn(&mut self, object: u32, next: &mut usize, name: &str, child: Option<Child>) {
-        let names = &mut self.objects[object as usize];
-        if names.len() < Self::MOST_NAMES && names.iter().all(|(known, _)| **known != *name) {
-            names.insert(*next, (name.into(), child));
+    /// Notes that `key` came where `next` stands. Names with escapes are not expected.
+    pub(super) fn learn(&mut self, object: u32, next: &mut usize, key: Key<'_, '_>, child: Option<Child>) {
+        let (head, names) = (key.head(), &mut self.objects[object as usize]);
+        if names.len() < Self::MOST_NAMES && !key.has_escape() && !names.iter().any(|known| known.is(head, key)) {
+            names.insert(*next, Known { head, name: key.raw().into(), child });
             *next += 1;
         }
     }
