@@ -11,6 +11,9 @@ CARGO ?= cargo
 # and building them a second time.
 ALL := --workspace --locked
 
+# What is built for use names its commit. Tests do not, so that a commit costs them no new programs, and a source archive has none.
+build dist demo demo-monitoring bench: export MILLRACE_COMMIT ?= $(shell [ -e .git ] && git rev-parse --short HEAD)
+
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-monitoring test test-heavy bench docs check up down build bootstrap servers clean
 

@@ -13,7 +13,7 @@ use crate::{audit, dlq, preview, retention, status, templates};
 
 /// Reads records from Kafka, fits them to the rules of index templates, and indexes each exactly once in Elasticsearch.
 #[derive(Debug, Parser)]
-#[command(name = "indexer", version, arg_required_else_help = true)]
+#[command(name = "indexer", arg_required_else_help = true)]
 pub struct Cli {
     /// Form of the log lines on standard error.
     #[arg(long, global = true, value_enum, default_value = "text", env = "INDEXER_LOG_FORMAT")]
@@ -50,6 +50,9 @@ pub enum Command {
     },
     /// Print a script that completes command lines in a shell.
     Completions { shell: Shell },
+    /// Print the manual page.
+    #[command(hide = true)]
+    Man,
 }
 
 /// The script of [`Command::Completions`].

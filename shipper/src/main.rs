@@ -2,13 +2,13 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 use millrace_common::config::{Setting, describe};
 use millrace_common::exit::Exit;
-use millrace_common::reload;
 use millrace_common::telemetry::logs::{self, LogFormat};
 use millrace_common::telemetry::metrics;
+use millrace_common::{build_info, manual, reload};
 use millrace_shipper::config::{self, Config, Ledger};
 use millrace_shipper::inspect::{self, FileLine, Place, StatusArgs};
 use millrace_shipper::pipeline::{self, Until};
@@ -16,7 +16,7 @@ use tracing::error;
 
 /// Tails files and produces one JSON record per line to Kafka, each exactly as far as it was acknowledged.
 #[derive(Parser)]
-#[command(name = "shipper", version, max_term_width = 100)]
+#[command(name = "shipper", max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -76,15 +76,23 @@ enum Command {
     },
     /// Print a script that completes command lines in a shell.
     Completions { shell: Shell },
+    /// Print the manual page.
+    #[command(hide = true)]
+    Man,
 }
 
 fn print(text: &[u8]) -> Exit {
     std::io::stdout().write_all(text).map_or(Exit::Io, |()| Exit::Clean)
 }
 
+/// The arguments, of this build.
+fn command() -> clap::Command {
+    Cli::command().version(build_info!().version_text())
+}
+
 fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "shipper", &mut script);
+    clap_complete::generate(shell, &mut command(), "shipper", &mut script);
     script
 }
 
@@ -209,7 +217,8 @@ impl Flags {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(fault) => {
             // Help and version are no faults, and nothing is left to do if the terminal is gone.
@@ -241,6 +250,7 @@ fn main() -> ExitCode {
             .into();
         }
         Command::Completions { shell } => return print(&completions(shell)).into(),
+        Command::Man => return manual::page(command()).map_or(Exit::Io, |page| print(&page)).into(),
         Command::Schema { markdown } => return print(describe(&config::schema(), markdown).as_bytes()).into(),
     };
     let loaded = match reload::load(flags.config.as_ref(), || flags.load()) {
@@ -263,7 +273,7 @@ fn main() -> ExitCode {
     };
     logs::init(cli.log_format, "info");
     let rules = pipeline::rules(flags.config.clone(), move || flags.load().map_err(|(faults, _)| faults));
-    let ended = metrics::install("shipper", env!("CARGO_PKG_VERSION"))
+    let ended = metrics::install("shipper", build_info!())
         .map_err(anyhow::Error::from)
         .and_then(|handle| pipeline::run(loaded, rules, until, &handle));
     match ended {
