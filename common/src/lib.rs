@@ -13,3 +13,4 @@ pub mod build_info;
 pub mod manual;
 pub mod ledger;
 pub mod terminal;
+pub mod online;

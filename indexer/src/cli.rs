@@ -27,7 +27,15 @@ pub enum Command {
     /// Move records until told to stop.
     Run(Settings),
     /// Check the settings and template files without any connection.
-    Check(Settings),
+    Check {
+        /// Ask Kafka and Elasticsearch too, and name everything there that breaks what is promised.
+        ///
+        /// Nothing is written. Ends with 0 if all is well, with 69 if one of them does not answer, with 78 if there is a breach.
+        #[arg(long)]
+        online: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Install index templates, compare them with the cluster, and judge them.
     #[command(subcommand)]
     Templates(templates::command::Command),

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use millrace_common::config::{describe, schema};
 use millrace_common::exit::Exit;
+use millrace_common::online::tell;
 use millrace_common::reload::{self, Loaded, Reloads, Rules};
 use millrace_common::shutdown::Signals;
 use millrace_common::telemetry::{admin, logs, metrics};
@@ -33,11 +34,14 @@ fn main() -> ExitCode {
     };
     logs::init(cli.log_format, "info");
     match cli.command {
-        Command::Check(settings) => match settings.load(RUN_NEEDS) {
+        Command::Check { online, settings } => match settings.load(RUN_NEEDS) {
             Ok(config) => {
                 config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
                 println!("the settings are valid");
-                Exit::Clean.into()
+                match online {
+                    true => tell(millrace_indexer::online::check(&config)).into(),
+                    false => Exit::Clean.into(),
+                }
             }
             Err(exit) => exit.into(),
         },

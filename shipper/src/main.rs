@@ -8,7 +8,7 @@ use millrace_common::config::{Setting, describe};
 use millrace_common::exit::Exit;
 use millrace_common::telemetry::logs::{self, LogFormat};
 use millrace_common::telemetry::metrics;
-use millrace_common::{build_info, manual, reload};
+use millrace_common::{build_info, manual, online, reload};
 use millrace_shipper::config::{self, Config, Ledger};
 use millrace_shipper::inspect::{self, FileLine, Place, StatusArgs};
 use millrace_shipper::pipeline::{self, Until};
@@ -37,6 +37,11 @@ enum Command {
     },
     /// Check the configuration without running.
     Check {
+        /// Ask Kafka too, and name everything there that breaks what is promised.
+        ///
+        /// Nothing is written. Ends with 0 if all is well, with 69 if Kafka does not answer, with 78 if there is a breach.
+        #[arg(long)]
+        online: bool,
         #[command(flatten)]
         settings: Flags,
     },
@@ -227,8 +232,8 @@ fn main() -> ExitCode {
         }
     };
     let (flags, until) = match cli.command {
-        Command::Run { settings, until } => (settings, Some(until.map_or(Until::Signal, |_| Until::Eof))),
-        Command::Check { settings } => (settings, None),
+        Command::Run { settings, until } => (settings, until.map_or(Until::Signal, |_| Until::Eof)),
+        Command::Check { online, settings } => return check(&settings, online).into(),
         Command::Explain { line, json, settings } => {
             return match settings.load() {
                 Ok(config) => inspect::explain(&config, &line, json),
@@ -260,17 +265,6 @@ fn main() -> ExitCode {
             return exit.into();
         }
     };
-    let Some(until) = until else {
-        let config = &loaded.config;
-        let topics = config.topics.join("`, `");
-        println!("the configuration is sound: {} input(s), topic `{topics}`", config.inputs.len());
-        if config.ledger == Ledger::Off {
-            println!(
-                "ledger: off: whether all that was written is indexed, and whether this shipper lives, is known on this machine only"
-            );
-        }
-        return Exit::Clean.into();
-    };
     logs::init(cli.log_format, "info");
     let rules = pipeline::rules(flags.config.clone(), move || flags.load().map_err(|(faults, _)| faults));
     let ended = metrics::install("shipper", build_info!())
@@ -284,6 +278,24 @@ fn main() -> ExitCode {
             exit_of(&fault).into()
         }
     }
+}
+
+fn check(settings: &Flags, is_online: bool) -> Exit {
+    let config = match settings.load() {
+        Ok(config) => config,
+        Err((faults, exit)) => {
+            eprintln!("{faults}");
+            return exit;
+        }
+    };
+    let topics = config.topics.join("`, `");
+    println!("the configuration is sound: {} input(s), topic `{topics}`", config.inputs.len());
+    if config.ledger == Ledger::Off {
+        println!(
+            "ledger: off: whether all that was written is indexed, and whether this shipper lives, is known on this machine only"
+        );
+    }
+    if is_online { online::tell([millrace_shipper::online::check(&config)]) } else { Exit::Clean }
 }
 
 fn exit_of(fault: &anyhow::Error) -> Exit {

@@ -3,6 +3,7 @@
 //! begin with the row's id.
 
 mod agreement;
+mod check_online;
 mod deploy;
 mod differential;
 mod documents;
