@@ -20,6 +20,7 @@ mod indexer_security;
 mod indexer_templates;
 mod ledger_rig;
 mod monitoring;
+mod packaging;
 mod page;
 mod pipeline;
 mod public_scenarios;
