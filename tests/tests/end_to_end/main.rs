@@ -21,6 +21,7 @@ mod indexer_templates;
 mod ledger_rig;
 mod monitoring;
 mod packaging;
+mod moving;
 mod page;
 mod pipeline;
 mod public_scenarios;
