@@ -11,8 +11,11 @@ CARGO ?= cargo
 # and building them a second time.
 ALL := --workspace --locked
 
+# What is built for use names its commit. Tests do not, so that a commit costs them no new programs, and a source archive has none.
+build dist demo demo-monitoring bench: export MILLRACE_COMMIT ?= $(shell [ -e .git ] && git rev-parse --short HEAD)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-monitoring test test-heavy bench docs check up down build bootstrap servers clean
+.PHONY: help demo demo-monitoring test test-heavy bench docs check up down build dist dist-check bootstrap servers clean
 
 help: ## Lists what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +65,14 @@ down: ## Stops what `make up` started
 
 build: bootstrap ## Builds shipper and indexer for use, in target/release
 	$(CARGO) build $(ALL) --release --bin shipper --bin indexer
+
+dist: build ## Packs both programs: archives and packages for Debian in dist/, with their checksums
+	@scripts/dist
+
+dist-check: export TESTS := 1
+dist-check: dist servers ## Installs, runs, upgrades and removes the packages in a clean Debian (takes root and mmdebstrap)
+	$(CARGO) build $(ALL) --bins
+	$(CARGO) test $(ALL) --test packages
 
 bootstrap: ## Checks for compilers, Java and Maven, and installs what is missing where it may
 	@scripts/bootstrap

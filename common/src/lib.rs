@@ -9,5 +9,8 @@ pub mod retry;
 pub mod shutdown;
 pub mod reload;
 pub mod exit;
+pub mod build_info;
+pub mod manual;
 pub mod ledger;
 pub mod terminal;
+pub mod online;

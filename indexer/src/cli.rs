@@ -13,7 +13,7 @@ use crate::{audit, dlq, preview, retention, status, templates};
 
 /// Reads records from Kafka, fits them to the rules of index templates, and indexes each exactly once in Elasticsearch.
 #[derive(Debug, Parser)]
-#[command(name = "indexer", version, arg_required_else_help = true)]
+#[command(name = "indexer", arg_required_else_help = true)]
 pub struct Cli {
     /// Form of the log lines on standard error.
     #[arg(long, global = true, value_enum, default_value = "text", env = "INDEXER_LOG_FORMAT")]
@@ -27,7 +27,15 @@ pub enum Command {
     /// Move records until told to stop.
     Run(Settings),
     /// Check the settings and template files without any connection.
-    Check(Settings),
+    Check {
+        /// Ask Kafka and Elasticsearch too, and name everything there that breaks what is promised.
+        ///
+        /// Nothing is written. Ends with 0 if all is well, with 69 if one of them does not answer, with 78 if there is a breach.
+        #[arg(long)]
+        online: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Install index templates, compare them with the cluster, and judge them.
     #[command(subcommand)]
     Templates(templates::command::Command),
@@ -50,6 +58,9 @@ pub enum Command {
     },
     /// Print a script that completes command lines in a shell.
     Completions { shell: Shell },
+    /// Print the manual page.
+    #[command(hide = true)]
+    Man,
 }
 
 /// The script of [`Command::Completions`].

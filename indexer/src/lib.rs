@@ -27,3 +27,4 @@ pub mod preview;
 pub mod retention;
 pub mod status;
 pub mod audit;
+pub mod online;

@@ -5,12 +5,14 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use millrace_common::config::{describe, schema};
 use millrace_common::exit::Exit;
+use millrace_common::online::tell;
 use millrace_common::reload::{self, Loaded, Reloads, Rules};
 use millrace_common::shutdown::Signals;
 use millrace_common::telemetry::{admin, logs, metrics};
+use millrace_common::{build_info, manual};
 use millrace_indexer::cli::{self, Cli, Command, Need, Settings};
 use millrace_indexer::config::{Config, FIXED, Raw};
 use millrace_indexer::health::Health;
@@ -20,7 +22,9 @@ use millrace_indexer::{dlq, pages, templates};
 const RUN_NEEDS: &[Need] = &[Need::Kafka, Need::Elasticsearch];
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let arguments = Cli::command().version(build_info!().version_text());
+    let parsed = arguments.clone().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors, and nothing is left to do if they cannot be printed.
@@ -30,11 +34,14 @@ fn main() -> ExitCode {
     };
     logs::init(cli.log_format, "info");
     match cli.command {
-        Command::Check(settings) => match settings.load(RUN_NEEDS) {
+        Command::Check { online, settings } => match settings.load(RUN_NEEDS) {
             Ok(config) => {
                 config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
                 println!("the settings are valid");
-                Exit::Clean.into()
+                match online {
+                    true => tell(millrace_indexer::online::check(&config)).into(),
+                    false => Exit::Clean.into(),
+                }
             }
             Err(exit) => exit.into(),
         },
@@ -53,6 +60,7 @@ fn main() -> ExitCode {
         Command::Audit(audit) => audit.run().into(),
         Command::Dlq(command) => dlq::run(&command).into(),
         Command::Completions { shell } => print(&cli::completions(shell)).into(),
+        Command::Man => manual::page(arguments).map_or(Exit::Io, |page| print(&page)).into(),
         Command::Schema { markdown } => print(describe(&schema::<Raw>(), markdown).as_bytes()).into(),
     }
 }
@@ -63,7 +71,7 @@ fn run(loaded: Loaded<Config>, settings: Settings) -> anyhow::Result<Exit> {
     let wake = move || owner.unpark();
     let (looker, woken) = reload::waker();
     let signals = Signals::install(looker.after(wake.clone())).context("cannot listen for signals")?;
-    let metrics = metrics::install("indexer", env!("CARGO_PKG_VERSION"))?;
+    let metrics = metrics::install("indexer", build_info!())?;
     let rules = rules(settings);
     let reloads = Reloads::start(rules, &loaded, &signals, woken, wake).context("cannot start a thread")?;
     let health = Arc::new(Health::new(Instant::now(), "no Kafka broker has answered yet"));

@@ -1,10 +1,10 @@
 //! Index templates between files, cluster and plans.
 
 pub mod command;
-mod diff;
-mod install;
+pub(crate) mod diff;
+pub(crate) mod install;
 mod lint;
-mod lookup;
+pub(crate) mod lookup;
 mod usage;
 
 use std::path::Path;

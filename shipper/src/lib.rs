@@ -22,3 +22,4 @@ pub mod pipeline;
 mod meters;
 pub mod status;
 pub mod inspect;
+pub mod online;

@@ -2,13 +2,13 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 use millrace_common::config::{Setting, describe};
 use millrace_common::exit::Exit;
-use millrace_common::reload;
 use millrace_common::telemetry::logs::{self, LogFormat};
 use millrace_common::telemetry::metrics;
+use millrace_common::{build_info, manual, online, reload};
 use millrace_shipper::config::{self, Config, Ledger};
 use millrace_shipper::inspect::{self, FileLine, Place, StatusArgs};
 use millrace_shipper::pipeline::{self, Until};
@@ -16,7 +16,7 @@ use tracing::error;
 
 /// Tails files and produces one JSON record per line to Kafka, each exactly as far as it was acknowledged.
 #[derive(Parser)]
-#[command(name = "shipper", version, max_term_width = 100)]
+#[command(name = "shipper", max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -37,6 +37,11 @@ enum Command {
     },
     /// Check the configuration without running.
     Check {
+        /// Ask Kafka too, and name everything there that breaks what is promised.
+        ///
+        /// Nothing is written. Ends with 0 if all is well, with 69 if Kafka does not answer, with 78 if there is a breach.
+        #[arg(long)]
+        online: bool,
         #[command(flatten)]
         settings: Flags,
     },
@@ -76,15 +81,23 @@ enum Command {
     },
     /// Print a script that completes command lines in a shell.
     Completions { shell: Shell },
+    /// Print the manual page.
+    #[command(hide = true)]
+    Man,
 }
 
 fn print(text: &[u8]) -> Exit {
     std::io::stdout().write_all(text).map_or(Exit::Io, |()| Exit::Clean)
 }
 
+/// The arguments, of this build.
+fn command() -> clap::Command {
+    Cli::command().version(build_info!().version_text())
+}
+
 fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "shipper", &mut script);
+    clap_complete::generate(shell, &mut command(), "shipper", &mut script);
     script
 }
 
@@ -209,7 +222,8 @@ impl Flags {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(fault) => {
             // Help and version are no faults, and nothing is left to do if the terminal is gone.
@@ -218,8 +232,8 @@ fn main() -> ExitCode {
         }
     };
     let (flags, until) = match cli.command {
-        Command::Run { settings, until } => (settings, Some(until.map_or(Until::Signal, |_| Until::Eof))),
-        Command::Check { settings } => (settings, None),
+        Command::Run { settings, until } => (settings, until.map_or(Until::Signal, |_| Until::Eof)),
+        Command::Check { online, settings } => return check(&settings, online).into(),
         Command::Explain { line, json, settings } => {
             return match settings.load() {
                 Ok(config) => inspect::explain(&config, &line, json),
@@ -241,6 +255,7 @@ fn main() -> ExitCode {
             .into();
         }
         Command::Completions { shell } => return print(&completions(shell)).into(),
+        Command::Man => return manual::page(command()).map_or(Exit::Io, |page| print(&page)).into(),
         Command::Schema { markdown } => return print(describe(&config::schema(), markdown).as_bytes()).into(),
     };
     let loaded = match reload::load(flags.config.as_ref(), || flags.load()) {
@@ -250,20 +265,9 @@ fn main() -> ExitCode {
             return exit.into();
         }
     };
-    let Some(until) = until else {
-        let config = &loaded.config;
-        let topics = config.topics.join("`, `");
-        println!("the configuration is sound: {} input(s), topic `{topics}`", config.inputs.len());
-        if config.ledger == Ledger::Off {
-            println!(
-                "ledger: off: whether all that was written is indexed, and whether this shipper lives, is known on this machine only"
-            );
-        }
-        return Exit::Clean.into();
-    };
     logs::init(cli.log_format, "info");
     let rules = pipeline::rules(flags.config.clone(), move || flags.load().map_err(|(faults, _)| faults));
-    let ended = metrics::install("shipper", env!("CARGO_PKG_VERSION"))
+    let ended = metrics::install("shipper", build_info!())
         .map_err(anyhow::Error::from)
         .and_then(|handle| pipeline::run(loaded, rules, until, &handle));
     match ended {
@@ -274,6 +278,24 @@ fn main() -> ExitCode {
             exit_of(&fault).into()
         }
     }
+}
+
+fn check(settings: &Flags, is_online: bool) -> Exit {
+    let config = match settings.load() {
+        Ok(config) => config,
+        Err((faults, exit)) => {
+            eprintln!("{faults}");
+            return exit;
+        }
+    };
+    let topics = config.topics.join("`, `");
+    println!("the configuration is sound: {} input(s), topic `{topics}`", config.inputs.len());
+    if config.ledger == Ledger::Off {
+        println!(
+            "ledger: off: whether all that was written is indexed, and whether this shipper lives, is known on this machine only"
+        );
+    }
+    if is_online { online::tell([millrace_shipper::online::check(&config)]) } else { Exit::Clean }
 }
 
 fn exit_of(fault: &anyhow::Error) -> Exit {

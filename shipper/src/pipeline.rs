@@ -1,6 +1,6 @@
 //! Runs the tailer: threads, clocks, waiting, the order of shutdown, and one pipeline after another as the settings change.
 
-mod clients;
+pub(crate) mod clients;
 mod finish;
 mod show;
 mod start;

@@ -26,6 +26,7 @@ pub mod scratch;
 pub mod servers;
 pub mod stack;
 pub mod topic_rig;
+pub mod unit;
 pub mod bench;
 pub mod browser;
 pub mod certificates;

@@ -4,6 +4,7 @@ mod names;
 mod options;
 mod refused;
 pub mod cut_off;
+pub mod settings;
 mod log;
 mod reports;
 

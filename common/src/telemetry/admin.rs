@@ -286,7 +286,7 @@ mod tests {
     }
 
     fn start(ready: bool, extra: Router) -> (Admin, Arc<Switch>) {
-        let (_, handle) = metrics::detached("shipper", "0").unwrap();
+        let (_, handle) = metrics::detached("shipper", crate::build_info::BuildInfo::new("0", None)).unwrap();
         let health = Arc::new(Switch(AtomicBool::new(ready)));
         let options = AdminOptions { listen: "127.0.0.1:0".to_owned(), program: "shipper" };
         (spawn(options, Arc::clone(&health) as Arc<dyn Health>, handle, extra).unwrap(), health)
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn a_port_in_use_and_a_foreign_address_are_told_apart() {
         let (admin, _) = start(true, Router::new());
-        let (_, handle) = metrics::detached("shipper", "0").unwrap();
+        let (_, handle) = metrics::detached("shipper", crate::build_info::BuildInfo::new("0", None)).unwrap();
         let again = |listen: String| {
             let options = AdminOptions { listen, program: "shipper" };
             spawn(options, Arc::new(Switch(AtomicBool::new(true))), handle.clone(), Router::new()).err().unwrap()

@@ -2,6 +2,8 @@
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use crate::build_info::BuildInfo;
+
 /// Upper bounds in seconds, from a fast acknowledgement on a local network to an outage of minutes.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 /// Upper bounds in bytes, from one small record to the largest bulk request.
@@ -17,28 +19,25 @@ pub struct MetricsError(#[source] BuildError);
 pub struct MetricsHandle {
     recorder: PrometheusHandle,
     program: &'static str,
-    version: &'static str,
+    build: BuildInfo,
 }
 
-/// Makes the `metrics` macros of this process record, for `program` (`shipper`) in `version`.
+/// Makes the `metrics` macros of this process record, for `program` (`shipper`).
 ///
 /// Histograms named `*_seconds` and `*_bytes` have fixed buckets, others are summaries.
 ///
 /// # Errors
 /// A recorder is installed already.
-pub fn install(program: &'static str, version: &'static str) -> Result<MetricsHandle, MetricsError> {
+pub fn install(program: &'static str, build: BuildInfo) -> Result<MetricsHandle, MetricsError> {
     let recorder = builder().map_err(MetricsError)?.install_recorder().map_err(MetricsError)?;
-    Ok(MetricsHandle { recorder, program, version })
+    Ok(MetricsHandle { recorder, program, build })
 }
 
 /// A recorder that is not this process's own, for tests: record within `metrics::with_local_recorder`.
-pub fn detached(
-    program: &'static str,
-    version: &'static str,
-) -> Result<(PrometheusRecorder, MetricsHandle), MetricsError> {
+pub fn detached(program: &'static str, build: BuildInfo) -> Result<(PrometheusRecorder, MetricsHandle), MetricsError> {
     let recorder = builder().map_err(MetricsError)?.build_recorder();
     let handle = recorder.handle();
-    Ok((recorder, MetricsHandle { recorder: handle, program, version }))
+    Ok((recorder, MetricsHandle { recorder: handle, program, build }))
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
@@ -48,12 +47,13 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
 }
 
 impl MetricsHandle {
-    /// All series in the Prometheus text format, `<program>_build_info{version}` and those of the process among them.
+    /// All series in the Prometheus text format, `<program>_build_info{version,commit}` and those of the process among them.
     pub fn render(&self) -> String {
         let mut text = self.recorder.render();
         let mut gauges = super::Gauges::default();
         let name = format!("{}_build_info", self.program);
-        gauges.set(&name, "The version that runs; always 1.", &[("version", self.version)], 1.0);
+        let labels = [("version", self.build.version), ("commit", self.build.commit)];
+        gauges.set(&name, "The version that runs; always 1.", &labels, 1.0);
         super::process::add(&mut gauges);
         text.push_str(&gauges.render());
         text
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn recorded_values_come_out_with_buckets_and_version() {
-        let (recorder, handle) = detached("shipper", "1.2.3").unwrap();
+        let (recorder, handle) = detached("shipper", BuildInfo::new("1.2.3", Some("0a1b2c3"))).unwrap();
         ::metrics::with_local_recorder(&recorder, || {
             ::metrics::counter!("shipper_read_bytes_total").increment(7);
             ::metrics::histogram!("shipper_ack_latency_seconds").record(0.003);
@@ -82,7 +82,7 @@ mod tests {
             "shipper_read_bytes_total 7",
             "shipper_ack_latency_seconds_bucket{le=\"0.0025\"} 0",
             "shipper_ack_latency_seconds_bucket{le=\"0.005\"} 1",
-            "shipper_build_info{version=\"1.2.3\"} 1",
+            "shipper_build_info{version=\"1.2.3\",commit=\"0a1b2c3\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "no `{line}` in:\n{text}");
         }

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
+use millrace_common::kafka::settings::{self, SettingsError};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResourceResult, OwnedResourceSpecifier, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::error::KafkaError;
 
 /// Others wait for the thread that asks.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -15,10 +13,8 @@ pub type RetentionMs = Option<u64>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RetentionError {
-    #[error("no client, or no answer")]
-    Client(#[from] KafkaError),
-    #[error("no runtime for the request")]
-    Runtime(#[from] std::io::Error),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     #[error("no settings are told of topic `{0}` (it takes DescribeConfigs)")]
     Refused(String),
 }
@@ -32,29 +28,23 @@ pub struct Retentions {
 
 /// Asks a broker, over a connection of its own.
 pub(super) fn ask(config: &ClientConfig, topics: &[String]) -> Retentions {
-    let answers = match describe(config, topics) {
-        Ok(answers) => answers,
-        Err(fault) => return Retentions { fault: Some(fault), ..Retentions::default() },
+    let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let told = match settings::of_topics(config, &names, PATIENCE) {
+        Ok(told) => told,
+        Err(fault) => return Retentions { fault: Some(fault.into()), ..Retentions::default() },
     };
     let mut retentions = Retentions::default();
-    for resource in answers.into_iter().flatten() {
-        let OwnedResourceSpecifier::Topic(topic) = resource.specifier else { continue };
-        let value = |name| resource.entries.iter().find(|entry| entry.name == name)?.value.as_deref();
-        // Every topic has it. The client library swallows the broker's error, and only the settings are missing.
-        match value("retention.ms") {
-            Some(ms) => retentions.by_topic.push((topic, retention(value("cleanup.policy"), ms))),
+    for (topic, settings) in told {
+        // Every topic has it, unless nothing is told.
+        match settings.get("retention.ms") {
+            Some(ms) => {
+                let policy = settings.get("cleanup.policy").map(String::as_str);
+                retentions.by_topic.push((topic, retention(policy, ms)));
+            }
             None => retentions.fault = Some(RetentionError::Refused(topic)),
         }
     }
     retentions
-}
-
-fn describe(config: &ClientConfig, topics: &[String]) -> Result<Vec<ConfigResourceResult>, RetentionError> {
-    let client: AdminClient<DefaultClientContext> = config.create()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let options = AdminOptions::new().request_timeout(Some(PATIENCE));
-    let names: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-    Ok(runtime.block_on(client.describe_configs(&names, &options))?)
 }
 
 fn retention(cleanup_policy: Option<&str>, retention_ms: &str) -> RetentionMs {

@@ -67,32 +67,40 @@ fn live_index<'v>(body: &'v Value, index: &str) -> Option<&'v Value> {
     indices.get(index).or_else(|| indices.iter().max_by_key(|(name, _)| name.as_str()).map(|(_, live)| live))
 }
 
+/// What the cluster's templates would make of an index; null where it does not say.
+pub(crate) async fn simulate(client: &Client, index: &str) -> Result<Value, SendError> {
+    let reply = client.call(Method::Post, &format!("_index_template/_simulate_index/{}", escape(index)), None).await?;
+    Ok(if (200..300).contains(&reply.status) { reply.json() } else { Value::Null })
+}
+
 async fn from_templates(
     client: &Client,
     templates: &Templates,
     server: ServerVersion,
     index: &str,
 ) -> Result<(Value, Value), LookupError> {
-    let reply = client.call(Method::Post, &format!("_index_template/_simulate_index/{}", escape(index)), None).await?;
-    let simulated = if (200..300).contains(&reply.status) { reply.json() } else { Value::Null };
+    let simulated = simulate(client, index).await?;
     // What lifecycle management adds is of no weight for a plan.
     let server = Server { version: server, has_ilm: true };
     let Some(ours) = templates.set.as_ref().and_then(|set| set.for_server(server).compose(index)) else {
         let of_cluster = |part| simulated.pointer(part).cloned().unwrap_or_default();
         return Ok((of_cluster("/template/mappings"), of_cluster("/template/settings")));
     };
-    // The templates that lose are listed, the one that wins is not.
-    let overlapping = simulated["overlapping"].as_array().into_iter().flatten();
-    let mut losers = overlapping.filter_map(|template| template["name"].as_str());
-    if losers.any(|name| name == ours.name) {
+    if is_loser(&simulated, &ours.name) {
         let winner = winner(client, index).await?.unwrap_or_else(|| "another template".to_owned());
         return Err(LookupError::Foreign { index: index.into(), ours: ours.name, winner });
     }
     Ok((ours.mappings, ours.settings))
 }
 
+/// Whether a template would lose to another one. Those that lose are listed, the one that wins is not.
+pub(crate) fn is_loser(simulated: &Value, name: &str) -> bool {
+    let overlapping = simulated["overlapping"].as_array().into_iter().flatten();
+    overlapping.filter_map(|template| template["name"].as_str()).any(|loser| loser == name)
+}
+
 /// The index template of the highest priority whose patterns match.
-async fn winner(client: &Client, index: &str) -> Result<Option<String>, LookupError> {
+pub(crate) async fn winner(client: &Client, index: &str) -> Result<Option<String>, LookupError> {
     let all = client.get("_index_template?filter_path=index_templates.name,index_templates.index_template.index_patterns,index_templates.index_template.priority").await?.json();
     let templates = all["index_templates"].as_array().into_iter().flatten();
     let matching = templates.filter(|template| {

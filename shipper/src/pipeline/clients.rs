@@ -34,7 +34,7 @@ pub(super) fn start_producer(config: &Config, log: &Arc<Log>) -> Result<(KafkaBr
     Ok((KafkaBroker::new(client, &config.topics, Arc::clone(log))?, max_records))
 }
 
-fn client(config: &Config) -> Result<ClientConfig> {
+pub(crate) fn client(config: &Config) -> Result<ClientConfig> {
     kafka::producer("shipper", &config.brokers, &config.options).map_err(|faults| told(&faults))
 }
 

@@ -3,6 +3,7 @@
 //! begin with the row's id.
 
 mod agreement;
+mod check_online;
 mod deploy;
 mod differential;
 mod documents;
@@ -19,6 +20,8 @@ mod indexer_security;
 mod indexer_templates;
 mod ledger_rig;
 mod monitoring;
+mod packaging;
+mod moving;
 mod page;
 mod pipeline;
 mod public_scenarios;
