@@ -42,7 +42,7 @@ use crate::commit::publisher::Publisher;
 use crate::config::{Config, Kafka};
 use crate::consume::{self, Questions, Source};
 use crate::dead_letter::DeadLetters;
-use crate::health::Health;
+use crate::health::{Health, Picture};
 use crate::templates::Templates;
 use crate::watch::thread::Watch;
 use crate::watch::view::View;
@@ -151,6 +151,9 @@ fn await_brokers(settings: &Kafka, signals: &Signals, health: &Health) -> anyhow
         while Instant::now() < until && is_wanted() {
             probe.poll(Duration::from_millis(50));
         }
+        let trouble = probe.context().trouble().map(|words| format!("; {words}")).unwrap_or_default();
+        let blocked = vec![("kafka_unreachable", format!("no broker has answered yet{trouble}"))];
+        health.show(Picture { blocked, ..Picture::default() });
     }
     Ok(None)
 }

@@ -1,17 +1,19 @@
 //! Certificates of a test's own, by the `openssl` program and its library.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
+use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509, X509NameBuilder};
 
 /// A certificate authority in a folder.
@@ -62,6 +64,21 @@ impl Authority {
     ///
     /// If the authority's own files cannot be read, or `openssl` fails.
     pub fn issue_for(&self, name: &str, validity: Duration) -> Result<(PathBuf, PathBuf)> {
+        // Clocks are told in whole seconds.
+        self.issue_between(name, None, -1..i64::try_from(validity.as_secs())?)
+    }
+
+    /// As [`Authority::issue`], valid between these seconds from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the authority's own files cannot be read, or `openssl` fails.
+    pub fn issue_between(
+        &self,
+        name: &str,
+        alternative: Option<&str>,
+        seconds: Range<i64>,
+    ) -> Result<(PathBuf, PathBuf)> {
         let read = |name: &str| fs::read(self.dir.join(name));
         let (ca, ca_key) = (X509::from_pem(&read("ca.pem")?)?, PKey::private_key_from_pem(&read("ca.key")?)?);
         let key = PKey::from_ec_key(EcKey::generate(&*EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?)?)?;
@@ -74,9 +91,18 @@ impl Authority {
         certificate.set_subject_name(&subject.build())?;
         certificate.set_issuer_name(ca.subject_name())?;
         certificate.set_pubkey(&key)?;
-        // Clocks are told in whole seconds.
-        certificate.set_not_before(&*Asn1Time::from_unix(now - 1)?)?;
-        certificate.set_not_after(&*Asn1Time::from_unix(now + i64::try_from(validity.as_secs())?)?)?;
+        certificate.set_not_before(&*Asn1Time::from_unix(now + seconds.start)?)?;
+        certificate.set_not_after(&*Asn1Time::from_unix(now + seconds.end)?)?;
+        if let Some(alternative) = alternative {
+            let mut names = SubjectAlternativeName::new();
+            match alternative.split_once(':') {
+                Some(("IP", ip)) => names.ip(ip),
+                Some(("DNS", host)) => names.dns(host),
+                _ => bail!("`{alternative}` is neither IP:… nor DNS:…"),
+            };
+            let extension = names.build(&certificate.x509v3_context(Some(&ca), None))?;
+            certificate.append_extension(extension)?;
+        }
         certificate.sign(&ca_key, MessageDigest::sha256())?;
         let (pem, key_file) = (self.dir.join(format!("{name}.pem")), self.dir.join(format!("{name}.key")));
         fs::write(&pem, certificate.build().to_pem()?)?;

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod, SslVerifyMode};
+use openssl::ssl::{SslAcceptor, SslAcceptorBuilder, SslFiletype, SslMethod, SslVerifyMode};
 use serde_json::{Value, json};
 
 use crate::wire::Request;
@@ -102,8 +102,7 @@ struct Shared {
     only_counts: AtomicBool,
     num_counted: AtomicU64,
     is_stopped: AtomicBool,
-    /// TLS that demands a certificate of the client.
-    tls: Option<SslAcceptor>,
+    tls: Option<Mutex<SslAcceptor>>,
 }
 
 /// The running server.
@@ -122,15 +121,25 @@ impl FakeElasticsearch {
     /// As [`FakeElasticsearch::start`], with TLS: it shows the certificate in these PEM files, and turns away whoever shows none
     /// of `authority` that is valid at that moment.
     pub fn start_secured(authority: &Path, certificate: &Path, key: &Path) -> Result<Self> {
-        let mut tls = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
-        tls.set_certificate_chain_file(certificate)?;
-        tls.set_private_key_file(key, SslFiletype::PEM)?;
+        let mut tls = acceptor(certificate, key)?;
         tls.set_ca_file(authority)?;
         tls.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
-        Self::start_with(Some(tls.build()))
+        Self::start_with(Some(Mutex::new(tls.build())))
     }
 
-    fn start_with(tls: Option<SslAcceptor>) -> Result<Self> {
+    /// As [`FakeElasticsearch::start`], with TLS and the certificate in these PEM files.
+    pub fn start_with_tls(certificate: &Path, key: &Path) -> Result<Self> {
+        Self::start_with(Some(Mutex::new(acceptor(certificate, key)?.build())))
+    }
+
+    /// Shows another certificate to the connections to come.
+    pub fn replace_certificate(&self, certificate: &Path, key: &Path) -> Result<()> {
+        let tls = self.shared.tls.as_ref().context("it speaks no TLS")?;
+        *tls.lock().unwrap_or_else(PoisonError::into_inner) = acceptor(certificate, key)?.build();
+        Ok(())
+    }
+
+    fn start_with(tls: Option<Mutex<SslAcceptor>>) -> Result<Self> {
         let state = State {
             script: Box::new(|_| Answer::Index),
             bulks: Vec::new(),
@@ -272,6 +281,13 @@ impl Shared {
     }
 }
 
+fn acceptor(certificate: &Path, key: &Path) -> Result<SslAcceptorBuilder> {
+    let mut tls = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+    tls.set_certificate_chain_file(certificate)?;
+    tls.set_private_key_file(key, SslFiletype::PEM)?;
+    Ok(tls)
+}
+
 fn accept(shared: Arc<Shared>, listener: TcpListener) -> JoinHandle<()> {
     thread::spawn(move || {
         for connection in listener.incoming() {
@@ -287,7 +303,10 @@ fn accept(shared: Arc<Shared>, listener: TcpListener) -> JoinHandle<()> {
             thread::spawn(move || {
                 let _ = match &shared.tls {
                     None => serve(&shared, connection),
-                    Some(tls) => tls.accept(connection).map_err(Into::into).and_then(|tls| serve(&shared, tls)),
+                    Some(tls) => {
+                        let tls = tls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                        tls.accept(connection).map_err(Into::into).and_then(|tls| serve(&shared, tls))
+                    }
                 };
                 let _ = other.shutdown(Shutdown::Both);
             });

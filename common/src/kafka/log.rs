@@ -15,6 +15,7 @@ use rdkafka::types::RDKafkaErrorCode;
 #[derive(Debug)]
 pub struct Log {
     repeats: Mutex<Repeats>,
+    trouble: Mutex<Option<String>>,
 }
 
 impl Default for Log {
@@ -26,21 +27,30 @@ impl Default for Log {
 impl Log {
     /// A log that tells the same thing every ten seconds at most.
     pub fn new() -> Self {
-        Self { repeats: Mutex::new(Repeats::new(Duration::from_secs(10))) }
+        Self { repeats: Mutex::new(Repeats::new(Duration::from_secs(10))), trouble: Mutex::default() }
+    }
+
+    /// What the client last had trouble with: the broker, the cause, and what to do where we know.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// For `ClientContext::log`.
     pub fn write(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let reason = without_thread(message);
+        // `SSL` are the lines of OpenSSL's own stack of errors, told beside what they led to.
+        let is_trouble = facility != "SSL"
+            && !matches!(level, RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug);
+        let remedy = if is_trouble { self.note(reason) } else { None };
         let Some(num_suppressed) = self.pass(reason) else { return };
         let num_suppressed = (num_suppressed > 0).then_some(num_suppressed);
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(facility, reason, num_suppressed, "kafka client failed");
+                tracing::error!(facility, reason, remedy, num_suppressed, "kafka client failed");
             }
             // A lost connection is an error to librdkafka; to us it is something that is being mended.
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-                tracing::warn!(facility, reason, num_suppressed, "kafka client has trouble");
+                tracing::warn!(facility, reason, remedy, num_suppressed, "kafka client has trouble");
             }
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
                 tracing::info!(facility, reason, num_suppressed, "kafka client says");
@@ -52,14 +62,25 @@ impl Log {
     /// For `ClientContext::error`: errors of the client as a whole, from which it recovers by itself unless they are fatal.
     pub fn error(&self, error: &KafkaError, reason: &str) {
         let reason = without_thread(reason);
+        // That all brokers are down says less than what was said before it.
+        let says_all = matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown));
+        let remedy = if says_all { None } else { self.note(reason) };
         let Some(num_suppressed) = self.pass(reason) else { return };
         let num_suppressed = (num_suppressed > 0).then_some(num_suppressed);
         let code = error.rdkafka_error_code().map(|code| format!("{code:?}"));
         if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Fatal)) {
-            tracing::error!(code, reason, num_suppressed, "kafka client failed");
+            tracing::error!(code, reason, remedy, num_suppressed, "kafka client failed");
         } else {
-            tracing::warn!(code, reason, num_suppressed, "kafka client has trouble");
+            tracing::warn!(code, reason, remedy, num_suppressed, "kafka client has trouble");
         }
+    }
+
+    /// Remembers what the client has trouble with. Returns what to do about it, where we know.
+    fn note(&self, reason: &str) -> Option<&'static str> {
+        let remedy = remedy(reason);
+        let words = remedy.map_or_else(|| reason.to_owned(), |remedy| format!("{reason}; {remedy}"));
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
+        remedy
     }
 
     fn pass(&self, message: &str) -> Option<u64> {
@@ -86,6 +107,24 @@ impl ClientContext for Log {
 }
 
 impl ConsumerContext for Log {}
+
+/// What to do about a refusal of TLS or a login, where librdkafka does not say or says only half.
+fn remedy(reason: &str) -> Option<&'static str> {
+    let reason = reason.to_ascii_lowercase();
+    let is = |words: &str| reason.contains(words);
+    if is("certificate verify failed") {
+        Some(
+            "its authority is not in `ssl.ca.location`, it has expired, or it is for another host: \
+             `openssl s_client -connect HOST:PORT -CAfile FILE -verify_hostname HOST` tells which",
+        )
+    } else if is("certificate required") || is("bad certificate") {
+        Some("the broker wants a certificate: set `ssl.certificate.location` and `ssl.key.location`")
+    } else if is("authentication fail") {
+        Some("compare `sasl.mechanism`, `sasl.username` and the password with the broker's")
+    } else {
+        None
+    }
+}
 
 /// `[thrd:kafka:9092/1]: kafka:9092/1: Connect …`: the first part says nothing to a person.
 fn without_thread(message: &str) -> &str {

@@ -1,5 +1,6 @@
 //! Kafka clients: the operator's options made into a librdkafka configuration that keeps the promises.
 
+mod login;
 mod names;
 mod options;
 mod refused;
@@ -104,6 +105,7 @@ pub fn check(role: Role, brokers: &[String], options: &Options) -> Vec<OptionFau
         }
         faults.extend(check_option(role, name, base, value));
     }
+    faults.extend(login::check(options));
     faults
 }
 

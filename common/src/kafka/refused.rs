@@ -37,6 +37,11 @@ const BOTH: &[Rule] = &[
         "remove it",
     ),
     never(&["plugin.library.paths"], "would load foreign code into the process", "remove it"),
+    never(
+        &["sasl.oauthbearer.method"],
+        "asks a provider for tokens (OIDC), which this build of librdkafka cannot: it has no HTTP client",
+        "log in with SCRAM over TLS or with a client certificate",
+    ),
 ];
 
 const PRODUCER: &[Rule] = &[

@@ -313,7 +313,27 @@ fn causes(error: &elasticsearch::Error) -> String {
         }
         cause = inner.source();
     }
+    if let Some(remedy) = remedy(&words) {
+        words.push_str("; ");
+        words.push_str(remedy);
+    }
     words
+}
+
+/// What to do about a refusal of TLS.
+fn remedy(cause: &str) -> Option<&'static str> {
+    let is = |words: &str| cause.contains(words);
+    if is("certificate required") || is("bad certificate") {
+        Some("the server wants a certificate: set `elasticsearch.client_certificate_file` and `client_key_file`")
+    } else if is("certificate has expired") {
+        Some("renew the server's certificate")
+    } else if is("certificate verify failed") {
+        Some("put the authority into `elasticsearch.ca_file`, and write the host as its certificate names it")
+    } else if is("unexpected EOF") || is("wrong version number") {
+        Some("does it speak TLS? Write `http://` in `elasticsearch.hosts` if not")
+    } else {
+        None
+    }
 }
 
 /// Seconds, or an HTTP date.

@@ -52,6 +52,11 @@ struct Noted {
 }
 
 impl Context {
+    /// What the client last had trouble with.
+    pub fn trouble(&self) -> Option<String> {
+        self.log.trouble()
+    }
+
     fn noted(&self) -> std::sync::MutexGuard<'_, Noted> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,6 +143,11 @@ impl Source {
     /// Whether a new client hears of `topic` and this one does not. Takes its time.
     pub fn is_cut_off(&self, topic: &str) -> bool {
         cut_off::is_cut_off(self.consumer.client(), &self.config, topic)
+    }
+
+    /// What the client last had trouble with.
+    pub fn trouble(&self) -> Option<String> {
+        self.consumer.context().trouble()
     }
 
     /// Serves one event. A message comes this way only if it was fetched before its partition had a queue of its own.

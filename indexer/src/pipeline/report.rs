@@ -69,7 +69,9 @@ impl Flow {
         let mut blocked = Vec::new();
         let silent = self.membership.silent_for(now);
         if silent > SILENCE {
-            blocked.push(("kafka_unreachable", format!("no broker has answered for {} s", silent.as_secs())));
+            let trouble = self.source.trouble().map(|words| format!("; {words}")).unwrap_or_default();
+            let words = format!("no broker has answered for {} s{trouble}", silent.as_secs());
+            blocked.push(("kafka_unreachable", words));
         }
         let silent = self.schedule.silent_for(now);
         if silent > SILENCE && !self.schedule.is_held() {

@@ -31,6 +31,8 @@ pub struct Options {
     /// Broker settings on top of the harness's own, such as
     /// `("log.retention.check.interval.ms", "500")`.
     pub settings: Vec<(String, String)>,
+    /// Users of SCRAM, as its storage tool wants them: `SCRAM-SHA-256=[name=app,password=secret]`.
+    pub scram: Vec<String>,
     pub lifetime: Lifetime,
     /// It lives for a test: the first compiler of the JVM will do, the second takes a core for minutes.
     pub is_brief: bool,
@@ -43,6 +45,7 @@ impl Default for Options {
             port: None,
             heap_mib: 384,
             settings: Vec::new(),
+            scram: Vec::new(),
             lifetime: Lifetime::WithParent,
             is_brief: true,
         }
@@ -119,7 +122,7 @@ impl Kafka {
         let properties = dir.join("server.properties");
         fs::write(&properties, settings(options, &dir, port, member, entrance)?)?;
         if !dir.join("data/meta.properties").exists() {
-            format_storage(&java, &properties)?;
+            format_storage(&java, &properties, &options.scram)?;
         }
         let launch = Launch::program("kafka", &java.program, &dir.join("kafka.log"))
             .arg(format!("-Xms{0}m", options.heap_mib.min(128)))
@@ -318,9 +321,11 @@ metadata.max.idle.interval.ms=0
     Ok(text)
 }
 
-fn format_storage(java: &Java, properties: &Path) -> Result<()> {
+fn format_storage(java: &Java, properties: &Path, scram: &[String]) -> Result<()> {
     // 22 characters of base64, as every cluster id; no two of our clusters ever meet.
     let cluster_id = "bWlsbHJhY2UtdGVzdC1uby";
     let properties = properties.to_string_lossy();
-    java.run("kafka.tools.StorageTool", &["format", "-t", cluster_id, "-c", &properties]).map(|_| ())
+    let mut args = vec!["format", "-t", cluster_id, "-c", &properties];
+    scram.iter().for_each(|user| args.extend(["--add-scram", user]));
+    java.run("kafka.tools.StorageTool", &args).map(|_| ())
 }

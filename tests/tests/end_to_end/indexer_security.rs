@@ -179,13 +179,13 @@ fn a_wrong_password_holds_and_the_right_one_is_taken_without_a_restart() -> Resu
 }
 
 /// What must be found nowhere: the secret itself, and in base64 as HTTP carries it.
-fn forbidden(user: &str, secret: &str) -> Vec<String> {
+pub fn forbidden(user: &str, secret: &str) -> Vec<String> {
     use base64::Engine as _;
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     vec![secret.to_owned(), encode(secret), encode(&format!("{user}:{secret}")), secret.replace('!', "%21")]
 }
 
-fn check_silent(what: &str, text: &str, secrets: &[String]) -> Result<()> {
+pub fn check_silent(what: &str, text: &str, secrets: &[String]) -> Result<()> {
     ensure!(!text.is_empty(), "{what} is empty, so nothing was tested");
     for secret in secrets {
         if let Some(at) = text.find(secret.trim_end_matches('=')) {

@@ -3,6 +3,7 @@
 //! begin with the row's id.
 
 mod agreement;
+mod certificates;
 mod check_online;
 mod deploy;
 mod differential;
@@ -20,13 +21,14 @@ mod indexer_security;
 mod indexer_templates;
 mod ledger_rig;
 mod monitoring;
-mod packaging;
 mod moving;
+mod packaging;
 mod page;
 mod pipeline;
 mod public_scenarios;
 mod reload;
 mod reload_rig;
+mod secured_kafka;
 mod shipper;
 mod shipper_broker;
 mod shipper_events;

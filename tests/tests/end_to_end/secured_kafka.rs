@@ -1,0 +1,227 @@
+//! A broker with a listener for each way in, and both programs before it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use anyhow::{Context, Result};
+use millrace_tests::certificates::Authority;
+use millrace_tests::indexer_rig::{IndexerRig, LIMIT};
+use millrace_tests::kafka::{self, Kafka};
+use millrace_tests::rig::{Rig, Shipper};
+use millrace_tests::{ports, scratch, wait};
+
+pub const USER: &str = "app";
+pub const PASSWORD: &str = "app-secret-Xv3";
+
+/// The ways in. `Plain` is the harness's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    Plain,
+    Tls,
+    /// Wants a certificate of the client.
+    Mutual,
+    /// With a certificate that has expired.
+    Expired,
+    /// With the certificate of another host.
+    Elsewhere,
+    /// TLS and a login.
+    Sasl,
+}
+
+impl Listener {
+    const ALL: [Self; 6] = [Self::Plain, Self::Tls, Self::Mutual, Self::Expired, Self::Elsewhere, Self::Sasl];
+
+    fn name(self) -> String {
+        format!("{self:?}").to_uppercase()
+    }
+
+    fn protocol(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAINTEXT",
+            Self::Sasl => "SASL_SSL",
+            _ => "SSL",
+        }
+    }
+}
+
+/// One broker for all tests that run at a time. It ends with the last of them.
+pub struct SecuredKafka {
+    pub kafka: Kafka,
+    pub authority: Authority,
+    dir: PathBuf,
+    ports: Vec<u16>,
+}
+
+impl SecuredKafka {
+    pub fn get() -> Result<Arc<Self>> {
+        static SHARED: Mutex<Weak<SecuredKafka>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = shared.upgrade() {
+            return Ok(running);
+        }
+        let started = Arc::new(Self::start()?);
+        *shared = Arc::downgrade(&started);
+        Ok(started)
+    }
+
+    fn start() -> Result<Self> {
+        let dir = scratch::dir("secured-kafka")?;
+        let authority = Authority::new(&scratch::dir("secured-authority")?)?;
+        let ports: Vec<u16> = Listener::ALL.iter().map(|_| ports::free()).collect::<Result<_>>()?;
+        let controller = ports::free()?;
+        let each = |text: fn(Listener, u16) -> String| -> Vec<String> {
+            Listener::ALL.iter().zip(&ports).map(|(listener, port)| text(*listener, *port)).collect()
+        };
+        let addresses = each(|listener, port| format!("{}://127.0.0.1:{port}", listener.name())).join(",");
+        let protocols = each(|listener, _| format!("{}:{}", listener.name(), listener.protocol())).join(",");
+        let mut settings = vec![
+            ("controller.quorum.voters".to_owned(), format!("1@127.0.0.1:{controller}")),
+            ("listeners".to_owned(), format!("{addresses},CONTROLLER://127.0.0.1:{controller}")),
+            ("advertised.listeners".to_owned(), addresses),
+            ("listener.security.protocol.map".to_owned(), format!("CONTROLLER:PLAINTEXT,{protocols}")),
+            ("ssl.truststore.type".to_owned(), "PEM".to_owned()),
+            ("ssl.truststore.location".to_owned(), authority.certificate().display().to_string()),
+            ("ssl.allow.san.changes".to_owned(), "true".to_owned()),
+            ("listener.name.mutual.ssl.client.auth".to_owned(), "required".to_owned()),
+            ("sasl.enabled.mechanisms".to_owned(), "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512".to_owned()),
+        ];
+        for (mechanism, module) in [
+            ("plain", format!("plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\"")),
+            ("scram-sha-256", "scram.ScramLoginModule required".to_owned()),
+            ("scram-sha-512", "scram.ScramLoginModule required".to_owned()),
+        ] {
+            let name = format!("listener.name.sasl.{mechanism}.sasl.jaas.config");
+            settings.push((name, format!("org.apache.kafka.common.security.{module};")));
+        }
+        for listener in &Listener::ALL[1..] {
+            let (seconds, host) = match listener {
+                Listener::Expired => (-7_200..-3_600, "IP:127.0.0.1"),
+                Listener::Elsewhere => (-1..3_600, "DNS:elsewhere.example"),
+                _ => (-1..3_600, "IP:127.0.0.1"),
+            };
+            let store = store(&authority, &dir, *listener, host, seconds)?;
+            let prefix = format!("listener.name.{}.ssl.keystore", listener.name().to_lowercase());
+            settings.push((format!("{prefix}.type"), "PEM".to_owned()));
+            settings.push((format!("{prefix}.location"), store.display().to_string()));
+        }
+        let user = |mechanism: &str| format!("{mechanism}=[name={USER},password={PASSWORD}]");
+        let scram = ["SCRAM-SHA-256", "SCRAM-SHA-512"].map(user).to_vec();
+        let options = kafka::Options { port: Some(ports[0]), settings, scram, ..Default::default() };
+        Ok(Self { kafka: Kafka::start(&options)?, authority, dir, ports })
+    }
+
+    /// The file with its authority.
+    pub fn ca(&self) -> String {
+        self.authority.certificate().display().to_string()
+    }
+
+    pub fn address(&self, listener: Listener) -> String {
+        format!("127.0.0.1:{}", self.ports[listener as usize])
+    }
+
+    /// Gives the listener a certificate that is in order, while the broker runs.
+    pub fn renew(&self, listener: Listener) -> Result<()> {
+        let store = store(&self.authority, &self.dir, listener, "IP:127.0.0.1", -1..3_600)?;
+        let name = listener.name().to_lowercase();
+        let setting = format!("listener.name.{name}.ssl.keystore.location={}", store.display());
+        let what = ["--alter", "--entity-type", "brokers", "--entity-name", "1", "--add-config", &setting];
+        self.kafka.tool("kafka.admin.ConfigCommand", &what).map(|_| ())
+    }
+}
+
+/// A new file with key and certificate, as the broker wants them.
+fn store(
+    authority: &Authority,
+    dir: &Path,
+    listener: Listener,
+    host: &str,
+    seconds: std::ops::Range<i64>,
+) -> Result<PathBuf> {
+    let (certificate, key) = authority.issue_between(&listener.name(), Some(host), seconds)?;
+    let number = fs::read_dir(dir)?.count();
+    let store = dir.join(format!("{}-{number}.pem", listener.name()));
+    fs::write(&store, fs::read_to_string(key)? + &fs::read_to_string(certificate)?)?;
+    Ok(store)
+}
+
+const NUM: usize = 20;
+
+/// A shipper and an indexer that are told the same about the broker, each with something to bring.
+pub struct Both {
+    server: Arc<SecuredKafka>,
+    shipper: Rig,
+    running: Option<Shipper>,
+    indexer: IndexerRig,
+    address: String,
+    options: String,
+}
+
+impl Both {
+    /// `options` as in `kafka.options`.
+    pub fn new(name: &str, listener: Listener, options: &[(&str, &str)]) -> Result<Self> {
+        let server = SecuredKafka::get()?;
+        let address = server.address(listener);
+        let mut shipper = Rig::on(&server.kafka, &address, name, 1)?;
+        options.iter().for_each(|(name, value)| shipper.set_option(name, *value));
+        let options = yaml(options);
+        let indexer = IndexerRig::on(&server.kafka, &address, name, 1, "", &options)?;
+        shipper.append("a.log", shipper.lines("a.log", 0..NUM as u64))?;
+        indexer.produce(0..NUM, "a")?;
+        Ok(Self { server, shipper, running: None, indexer, address, options })
+    }
+
+    pub fn start(&mut self) -> Result<()> {
+        self.running = Some(self.shipper.start()?);
+        self.indexer.start()
+    }
+
+    /// Waits until the log of each names the broker's address, the cause and what to do about it. Until then nothing arrived.
+    pub fn check_refused(&mut self, cause: &str, remedy: &str) -> Result<()> {
+        let Self { running, indexer, address, .. } = self;
+        let shipper = running.as_mut().context("it was started")?;
+        for process in [&mut **shipper, indexer.indexer.as_mut().context("it was started")?] {
+            let has_told = |line: &str| line.contains(&*address) && line.contains(cause) && line.contains(remedy);
+            let what = format!("{}'s word of `{cause}` and `{remedy}`", process.name());
+            wait::until_true(&what, LIMIT, || {
+                process.ensure_running()?;
+                Ok(process.output().lines().any(has_told))
+            })
+            .with_context(|| process.log_tail())?;
+        }
+        assert_eq!((self.shipper.num_records()?, self.indexer.fake.num_documents()), (0, 0));
+        Ok(())
+    }
+
+    /// Points both to another listener, or tells them more, while they run.
+    pub fn reconfigure(&mut self, listener: Listener, options: &[(&str, &str)]) -> Result<()> {
+        let address = self.server.address(listener);
+        self.shipper.set("kafka.brokers", serde_json::json!([address]));
+        options.iter().for_each(|(name, value)| self.shipper.set_option(name, *value));
+        self.shipper.launch()?;
+        self.indexer.reconfigure(&self.address, &address)?;
+        let options = format!("{}, {}", self.options, yaml(options));
+        self.indexer.reconfigure(&self.options, options.trim_end_matches(", "))?;
+        self.address = address;
+        Ok(())
+    }
+
+    /// All arrives, by the processes that were started.
+    pub fn check_arrives(mut self) -> Result<()> {
+        let waited = self.shipper.wait_until_whole(LIMIT);
+        let mut shipper = self.running.take().context("it was started")?;
+        waited.with_context(|| shipper.log_tail())?;
+        shipper.stop()?;
+        let judged = self.indexer.judge(NUM, &[]);
+        judged.with_context(|| self.indexer.indexer.as_ref().map(|indexer| indexer.log_tail()).unwrap_or_default())
+    }
+
+    /// What the indexer says of itself.
+    pub fn wait_blocked(&self, words: &str) -> Result<()> {
+        self.indexer.wait_blocked(words).with_context(|| format!("{:?}", self.indexer.ready()))
+    }
+}
+
+fn yaml(options: &[(&str, &str)]) -> String {
+    options.iter().map(|(name, value)| format!("{name}: \"{value}\"")).collect::<Vec<_>>().join(", ")
+}
