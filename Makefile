@@ -35,9 +35,10 @@ test: check servers ## Checks, then tests the programs end to end on a real Kafk
 	$(CARGO) build $(ALL) --bins
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} $(CARGO) test $(ALL) --test end_to_end
 
-test-heavy: bootstrap servers ## The long faults on top of `make test`: a hundred kills, long outages
+test-heavy: bootstrap servers ## The long faults on top of `make test`: a hundred kills, long outages, a minute of fuzzing for each parser
 	$(CARGO) build $(ALL) --bins
 	$(CARGO) test $(ALL) --test heavy
+	scripts/fuzz 60
 
 bench: export BENCH := 1
 bench: bootstrap servers ## Measures both programs beside kcat, and stores the figures in docs/benchmarks (BENCH_RECORDS, BENCH_RUNS, BENCH_ONLY)

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use crate::terminal::escape;
+
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) enum Origin {
@@ -156,11 +158,11 @@ impl fmt::Display for Faults {
                 Origin::Flag(flag) => write!(f, "{flag}: ")?,
             }
             if !fault.path.is_empty() {
-                write!(f, "{}: ", fault.path)?;
+                write!(f, "{}: ", escape(&fault.path))?;
             }
-            f.write_str(&fault.what)?;
+            f.write_str(&escape(&fault.what))?;
             if !fault.remedy.is_empty() {
-                write!(f, "; {}", fault.remedy)?;
+                write!(f, "; {}", escape(&fault.remedy))?;
             }
         }
         Ok(())

@@ -185,6 +185,14 @@ fn unset_variables_and_broken_yaml_have_a_place() {
     );
     let printed = read("kafka:\n  brokers: [a\n  topic: x\n").unwrap_err().to_string();
     assert!(printed.starts_with("a.yaml:3:") && printed.contains("not valid YAML"), "{printed}");
+    // What is missing at the end is not on a line behind it.
+    for text in ["kafka: [", "kafka: {", "kafka: \"", "kafka: { brokers: [a", "kafka: { brokers: [-"] {
+        let printed = read(text).unwrap_err().to_string();
+        assert!(printed.starts_with("a.yaml:1:") && printed.contains("not valid YAML"), "{printed}");
+    }
+    // A fault is one line, whatever stands in the value.
+    let printed = read("kafka:\n  brokers: [a]\n  topic: \"${a\\n\u{1b}[2J}\"\n").unwrap_err().to_string();
+    assert!(!printed.contains(crate::terminal::acts), "{printed:?}");
     let printed = read("a: 1\n---\nb: 2\n").unwrap_err().to_string();
     assert!(printed.contains("a second YAML document"), "{printed}");
 }

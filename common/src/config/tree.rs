@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::expand::{Environment, expand, has_reference};
 use super::faults::{Faults, Origin};
@@ -73,10 +73,11 @@ const MAX_DEPTH: usize = 64;
 
 /// Reads one YAML document; `None` with a fault if it is not one. An empty text is an empty mapping.
 pub(super) fn parse(text: &str, faults: &mut Faults) -> Option<Node> {
-    let mut builder = Builder::default();
+    let (mut builder, end) = (Builder::default(), End::of(text));
     for event in Parser::new_from_str(text) {
-        let result =
-            event.map_err(|error| Halt::syntax(&error)).and_then(|(event, span)| builder.take(event, span, faults));
+        let result = event
+            .map_err(|error| Halt::syntax(&error, &end))
+            .and_then(|(event, span)| builder.take(event, end.place(&span.start), faults));
         if let Err(halt) = result {
             faults.push(&halt.origin, "", halt.what, halt.remedy);
             return None;
@@ -93,8 +94,8 @@ struct Halt {
 }
 
 impl Halt {
-    fn syntax(error: &ScanError) -> Self {
-        let origin = Origin::Text { line: error.marker().line(), column: error.marker().col() + 1 };
+    fn syntax(error: &ScanError, end: &End) -> Self {
+        let origin = end.place(error.marker());
         Self {
             origin,
             what: format!("not valid YAML: {}", error.info()),
@@ -104,6 +105,28 @@ impl Halt {
 
     fn new(origin: Origin, what: &str, remedy: &'static str) -> Self {
         Self { origin, what: what.to_owned(), remedy }
+    }
+}
+
+/// Where a text ends.
+struct End {
+    num_lines: usize,
+    line: usize,
+    column: usize,
+}
+
+impl End {
+    fn of(text: &str) -> Self {
+        let column = text.lines().last().map_or(0, |last| last.chars().count()) + 1;
+        Self { num_lines: text.split(['\n', '\r']).count(), line: text.lines().count().max(1), column }
+    }
+
+    /// The parser counts lines from 1 and columns from 0, and names the line behind the last where something is missing there.
+    fn place(&self, marker: &Marker) -> Origin {
+        if marker.line() > self.num_lines {
+            return Origin::Text { line: self.line, column: self.column };
+        }
+        Origin::Text { line: marker.line(), column: marker.col() + 1 }
     }
 }
 
@@ -123,9 +146,7 @@ struct Builder {
 }
 
 impl Builder {
-    fn take(&mut self, event: Event<'_>, span: Span, faults: &mut Faults) -> Result<(), Halt> {
-        // The parser counts lines from 1 and columns from 0.
-        let origin = Origin::Text { line: span.start.line(), column: span.start.col() + 1 };
+    fn take(&mut self, event: Event<'_>, origin: Origin, faults: &mut Faults) -> Result<(), Halt> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain && !is_text_tag(tag.as_deref(), &origin)?;
