@@ -1,7 +1,7 @@
 //! The manifests of `k8s/`: typed, held against rules, and run.
 
-mod container;
-mod manifests;
+pub mod container;
+pub mod manifests;
 mod rules;
 
 use std::net::SocketAddr;

@@ -5,6 +5,7 @@
 mod agreement;
 mod certificates;
 mod check_online;
+mod compose;
 mod deploy;
 mod differential;
 mod documents;

@@ -1,5 +1,5 @@
-//! Runs a container of a manifest without a container engine: in a mount namespace of its own with a root folder that has
-//! what the image has, the volumes where the manifest mounts them, the user, no capabilities and a read-only root.
+//! Runs a container without a container engine: in a mount namespace of its own with a root folder that has what the image has,
+//! the volumes where they are to be mounted, the user, no capabilities and a read-only root.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -45,6 +45,7 @@ mount -o remount,ro "$root"
 unset HOSTS MOUNTS
 chroot=$(command -v chroot)
 export PATH=/opt:/usr/bin:/bin
+if [ -n "${CONTAINER:-}" ]; then hostname "$CONTAINER"; fi
 exec "$chroot" "$root" setpriv --reuid "$user" --regid "$group" --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all "$@"
 "#;
 
@@ -53,36 +54,44 @@ pub fn launch(workload: &Workload, container: &Container, surroundings: &Surroun
     let pod = workload.template.spec.as_ref().context("no pod")?;
     let context = pod.security_context.as_ref().context("no security context")?;
     let (user, group) = (context.run_as_user.context("no user")?, context.run_as_group.context("no group")?);
-    let dir = &surroundings.dir;
-    let root = dir.join(format!("root-{}-{}", workload.name, container.name));
-    fs::create_dir_all(&root)?;
-    let mut mounts = vec![
-        format!("{}|/opt/shipper|ro", built("shipper")?.display()),
-        format!("{}|/opt/indexer|ro", built("indexer")?.display()),
-        format!("{}|/etc/millrace/templates|ro", workload.folder.join("../../templates").canonicalize()?.display()),
-    ];
+    let templates = workload.folder.join("../../templates").canonicalize()?;
+    let mut mounts = vec![format!("{}|/etc/millrace/templates|ro", templates.display())];
     for mount in container.volume_mounts.iter().flatten() {
         let source = volume(workload, pod, &mount.name, surroundings)?;
         let mode = if mount.read_only == Some(true) { "ro" } else { "rw" };
         mounts.push(format!("{}|{}|{mode}", source.display(), mount.mount_path));
     }
-    let hosts: Vec<_> = surroundings.hosts.iter().map(|(name, address)| format!("{address} {name}")).collect();
-    let mut launch = Launch::program(
-        &format!("{}-{}", workload.name, container.name),
-        "unshare",
-        &dir.join(format!("{}.log", container.name)),
-    )
-    .args(["--mount", "sh", "-c", SCRIPT, "sh"])
-    .arg(&root)
-    .args([user.to_string(), group.to_string()])
-    .args(container.command.iter().flatten())
-    .args(container.args.iter().flatten())
-    .env("HOSTS", hosts.join("\n"))
-    .env("MOUNTS", mounts.join("\n"));
+    let name = format!("{}-{}", workload.name, container.name);
+    let mut launch = contain(&name, &surroundings.dir, &surroundings.hosts, (user, group), mounts)?
+        .args(container.command.iter().flatten())
+        .args(container.args.iter().flatten());
     for variable in container.env.iter().flatten() {
         launch = launch.env(&variable.name, value(workload, variable)?);
     }
     Ok(launch)
+}
+
+/// A container with the programs in it; the command is to follow. `mounts` are `source|target|mode`. Its host name is that of
+/// the variable `CONTAINER`.
+pub fn contain(
+    name: &str,
+    dir: &Path,
+    hosts: &[(&'static str, String)],
+    (user, group): (i64, i64),
+    mut mounts: Vec<String>,
+) -> Result<Launch> {
+    let root = dir.join(format!("root-{name}"));
+    fs::create_dir_all(&root)?;
+    for program in ["shipper", "indexer"] {
+        mounts.push(format!("{}|/opt/{program}|ro", built(program)?.display()));
+    }
+    let hosts: Vec<_> = hosts.iter().map(|(name, address)| format!("{address} {name}")).collect();
+    Ok(Launch::program(name, "unshare", &dir.join(format!("{name}.log")))
+        .args(["--mount", "--uts", "sh", "-c", SCRIPT, "sh"])
+        .arg(&root)
+        .args([user.to_string(), group.to_string()])
+        .env("HOSTS", hosts.join("\n"))
+        .env("MOUNTS", mounts.join("\n")))
 }
 
 /// The folder of a volume, made as Kubernetes would.
