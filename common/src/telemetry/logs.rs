@@ -1,12 +1,18 @@
 //! Logs on standard error, as text or as one JSON object per line.
 
+use std::fmt::Debug;
 use std::io::IsTerminal;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format::{FormatFields, Writer, debug_fn};
 use tracing_subscriber::prelude::*;
+
+use crate::terminal::escape;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
@@ -37,7 +43,7 @@ pub fn init(format: LogFormat, level: &str) {
     let is_ours = match format {
         LogFormat::Text => {
             let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-            registry.with(layer.with_target(false)).try_init().is_ok()
+            registry.with(layer.with_target(false).fmt_fields(fields())).try_init().is_ok()
         }
         LogFormat::Json => {
             let layer = fmt::layer().with_writer(std::io::stderr).json().flatten_event(true).with_current_span(false);
@@ -47,6 +53,18 @@ pub fn init(format: LogFormat, level: &str) {
     if let (true, Some(error)) = (is_ours, refused) {
         tracing::warn!(filter = wanted, %error, "log filter cannot be read, using info");
     }
+}
+
+/// `name=value`, with what acts on a terminal escaped, line ends too: names of files and words of servers are among them.
+fn fields() -> impl for<'writer> FormatFields<'writer> {
+    let write = |writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => write!(writer, "{}", escape(&text)),
+            name => write!(writer, "{name}={}", escape(&text)),
+        }
+    };
+    debug_fn(write).delimited(" ")
 }
 
 #[cfg(test)]
@@ -71,6 +89,8 @@ mod tests {
         let Ok(format) = std::env::var("LOGS_TEST_CHILD") else { return };
         init(if format == "json" { LogFormat::Json } else { LogFormat::Text }, "info");
         tracing::info!(path = "/a\u{1b}[31mb", "source \"found\"");
+        let shown = std::path::Path::new("/a\u{1b}]0;x\u{7}\n\u{202e}b");
+        tracing::debug!(path = %shown.display(), "{}", shown.display());
         tracing::debug!("quiet by default");
     }
 
@@ -91,6 +111,8 @@ mod tests {
             log.contains("source \"found\"") && log.contains("quiet by default") && !log.contains('\u{1b}'),
             "{log:?}"
         );
+        let shown = "/a\\u{1b}]0;x\\u{7}\\n\\u{202e}b";
+        assert!(log.contains(&format!("{shown} path={shown}\n")), "{log}");
         assert!(logged("text", Some("nonsense=what")).contains("log filter cannot be read"));
     }
 }

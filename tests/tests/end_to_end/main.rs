@@ -40,3 +40,4 @@ mod shipper_limits;
 mod shipper_state;
 mod shipper_status;
 mod shipper_topics;
+mod untrusted;
