@@ -232,6 +232,9 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             Child::Object(id) => self.enter_object(place, place.model.object(id), way, member),
             Child::Field(id) => {
                 let field = place.model.field(id);
+                if member.value.kind() == Kind::String && member.value.raw().len() <= field.plain_bytes {
+                    return;
+                }
                 if is_runtime(field) {
                     return self.objects_in_runtime(place, way, member, member.value);
                 }

@@ -196,14 +196,21 @@ impl Compiler {
             _ => Vec::new(),
         };
         let is_malformed_ok = flag(body, "ignore_malformed").unwrap_or(self.model.limits.ignore_malformed);
+        let kind = kind(type_name, body, &self.model);
+        let has_script = body.get("script").is_some_and(|script| !script.is_null());
+        let plain_bytes = match has_script || !copy_to.is_empty() {
+            true => 0,
+            false => subfields.iter().map(|id| self.model.field(*id).plain_bytes).fold(kind.plain_bytes(), usize::min),
+        };
         self.model.fields.push(Field {
             path: path.to_owned(),
             type_name: type_name.to_owned(),
-            kind: kind(type_name, body, &self.model),
+            kind,
             ignore_malformed: is_malformed_ok && !(self.model.server.has_old_parser && type_name == "boolean"),
-            has_script: body.get("script").is_some_and(|script| !script.is_null()),
+            has_script,
             subfields,
             copy_to,
+            plain_bytes,
         });
         Ok(self.model.fields.len() as u32 - 1)
     }
@@ -236,6 +243,7 @@ impl Compiler {
                 has_script: false,
                 subfields: Vec::new(),
                 copy_to: Vec::new(),
+                plain_bytes: 0,
             });
             let child = Child::Field(self.model.fields.len() as u32 - 1);
             let rest = rest.to_owned();

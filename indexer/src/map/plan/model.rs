@@ -5,6 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::dynamic::DynamicTemplate;
+use crate::map::check::MAX_TERM_BYTES;
 use crate::map::check::date::DateFormats;
 use crate::map::check::number::NumberType;
 use crate::map::server::Behaviour;
@@ -81,6 +82,8 @@ pub(in crate::map) struct Field {
     /// Multi-fields: each judges the same value.
     pub subfields: Vec<u32>,
     pub copy_to: Vec<String>,
+    /// Strings of at most so many bytes as written, quotes included, fit and go nowhere else.
+    pub plain_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -115,6 +118,18 @@ pub(in crate::map) enum FieldKind {
     Runtime,
     /// A type not known here, of a module or plugin: Elasticsearch judges.
     Unknown,
+}
+
+impl FieldKind {
+    /// Strings of at most so many bytes as written fit.
+    pub(super) fn plain_bytes(&self) -> usize {
+        match self {
+            Self::Keyword { has_terms: false, .. } | Self::Text { is_one_term: false } => usize::MAX,
+            Self::Keyword { ignore_above, .. } => (*ignore_above).min(MAX_TERM_BYTES),
+            Self::Text { is_one_term: true } => MAX_TERM_BYTES,
+            _ => 0,
+        }
+    }
 }
 
 /// A compiled mapping with the index settings that bear on it.
