@@ -1,4 +1,4 @@
-//! How long a line takes, at a steady thousand lines a second: from its write to the end of the topic, and to a search that
+//! How long a line takes, at a steady ten thousand lines a second, once both programs are at work: from its write to the end of the topic, and to a search that
 //! finds it (an index that refreshes every second).
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use crate::{scratch, wait};
 
 const TOPIC: &str = "bench-delay";
 const SECONDS: u64 = 20;
-const LINES_PER_SECOND: u64 = 1000;
+const LINES_PER_SECOND: u64 = 10_000;
 const BATCH: Duration = Duration::from_millis(10);
 
 fn now_us() -> u64 {
@@ -40,7 +40,6 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     let settings = json!({"settings": {"number_of_replicas": 0, "refresh_interval": "1s"},
         "mappings": {"dynamic": "false", "properties": {"us": {"type": "long"}}}});
     node.call("PUT", "/bench-delay", Some(&settings))?;
-    fs::write(dir.join("app.log"), "")?;
     let mut shipper = Command::new(built("shipper")?);
     shipper
         .args([
@@ -74,14 +73,17 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     let (arrivals, ages) = thread::scope(|scope| -> Result<_> {
         let arrivals = scope.spawn(|| arrivals(&KafkaClient::new(kafka.bootstrap()), &is_over));
         let ages = scope.spawn(|| ages(&node, &is_over));
-        let written = write(&dir.join("app.log"));
         let all = LINES_PER_SECOND * SECONDS;
-        let result = written.and_then(|()| {
-            wait::until_true("the last line is indexed", Duration::from_secs(60), || {
+        let wait_indexed = |num| {
+            wait::until_true("the lines are indexed", Duration::from_secs(120), || {
                 node.refresh("bench-delay")?;
-                Ok(node.count("bench-delay")? == all)
+                Ok(node.count("bench-delay")? == num)
             })
-        });
+        };
+        let log = dir.join("app.log");
+        // A first line that nobody measures, until both are at work.
+        fs::write(&log, "{\"us\":0}\n")?;
+        let result = wait_indexed(1).and_then(|()| write(&log)).and_then(|()| wait_indexed(all + 1));
         is_over.store(true, Ordering::SeqCst);
         result?;
         let join = |_| anyhow::anyhow!("a measuring thread panicked");
@@ -115,7 +117,9 @@ fn arrivals(kafka: &KafkaClient, is_over: &AtomicBool) -> Result<Vec<Duration>> 
         if let Some(record) = record {
             let value: Value = serde_json::from_slice(record.payload().unwrap_or_default())?;
             let written = value["us"].as_u64().context("a line without its time")?;
-            delays.push(Duration::from_micros(now_us().saturating_sub(written)));
+            if written > 0 {
+                delays.push(Duration::from_micros(now_us().saturating_sub(written)));
+            }
         }
         Ok(!is_over.load(Ordering::SeqCst))
     })?;
@@ -125,11 +129,14 @@ fn arrivals(kafka: &KafkaClient, is_over: &AtomicBool) -> Result<Vec<Duration>> 
 /// Asks again and again for the newest line.
 fn ages(node: &Elasticsearch, is_over: &AtomicBool) -> Result<Vec<Duration>> {
     let newest = json!({"size": 0, "aggs": {"newest": {"max": {"field": "us"}}}});
-    let (started, mut ages) = (Instant::now(), BTreeMap::new());
-    while !is_over.load(Ordering::SeqCst) && started.elapsed() < Duration::from_secs(SECONDS) {
+    let (mut first, mut ages) = (None, BTreeMap::new());
+    let is_written =
+        |first: Option<Instant>| first.is_some_and(|first| first.elapsed() >= Duration::from_secs(SECONDS));
+    while !is_over.load(Ordering::SeqCst) && !is_written(first) {
         let found = node.search("bench-delay", &newest)?;
-        if let Some(us) = found["aggregations"]["newest"]["value"].as_f64() {
-            ages.insert(started.elapsed(), Duration::from_micros(now_us().saturating_sub(us as u64)));
+        if let Some(us) = found["aggregations"]["newest"]["value"].as_f64().filter(|us| *us > 0.0) {
+            let first = first.get_or_insert_with(Instant::now);
+            ages.insert(first.elapsed(), Duration::from_micros(now_us().saturating_sub(us as u64)));
         }
         thread::sleep(Duration::from_millis(50));
     }
