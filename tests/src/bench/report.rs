@@ -114,7 +114,7 @@ impl Report {
         if !self.delays.is_empty() {
             write!(
                 page,
-                "At a thousand lines a second, ms:\n\n| delay | number | p50 | p99 | most |\n|---|---|---|---|---|\n{}\n",
+                "At ten thousand lines a second, ms:\n\n| delay | number | p50 | p99 | most |\n|---|---|---|---|---|\n{}\n",
                 self.delays
             )?;
         }
