@@ -18,9 +18,7 @@ impl BuildInfo {
             _ => Self { version, commit: "unknown" },
         }
     }
-}
 
-impl BuildInfo {
     /// What `--version` says. Kept for the life of the process, as clap wants it.
     pub fn version_text(self) -> &'static str {
         self.to_string().leak()

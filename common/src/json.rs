@@ -373,7 +373,7 @@ fn has_equal_keys(object: Value<'_, '_>) -> bool {
     // Numbers are compared faster than names.
     let mut few = [0_u64; FEW];
     for (count, (key, _)) in object.members().enumerate() {
-        if key.0.node().has_escape || count == FEW {
+        if key.has_escape() || count == FEW {
             let mut seen = HashSet::new();
             return !object.members().all(|(key, _)| seen.insert(key.name()));
         }
@@ -395,7 +395,7 @@ impl<'p, 't> Key<'p, 't> {
     #[inline]
     pub fn name(self) -> Cow<'t, str> {
         let raw = self.raw();
-        if self.0.node().has_escape { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
+        if self.has_escape() { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
     }
 
     /// Up to seven bytes of the name as written, and its length as far as it fits into a byte: equal for equal names. Names
@@ -435,7 +435,7 @@ impl<'p, 't> Key<'p, 't> {
 
     #[inline]
     pub fn is(self, name: &str) -> bool {
-        if self.0.node().has_escape { self.name() == name } else { self.raw() == name }
+        if self.has_escape() { self.name() == name } else { self.raw() == name }
     }
 }
 

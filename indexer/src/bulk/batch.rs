@@ -48,6 +48,8 @@ impl Settles {
 pub struct Item {
     pub settles: Settles,
     start: u32,
+    /// Bytes of the `_id` in the action line; 0 if Elasticsearch is to make one.
+    id: u32,
     document: u32,
     end: u32,
     original: Option<Original>,
@@ -111,16 +113,8 @@ const ACTION_END: &[u8] = b"\"}}\n";
 impl Batch {
     /// The `_id` that an item's action line gives; `None` if Elasticsearch is to make one.
     pub fn sent_id(&self, item: &Item) -> Option<&[u8]> {
-        let action = &self.body[item.start as usize..item.document as usize];
-        let start = memchr::memmem::find(action, ACTION_ID)? + ACTION_ID.len();
-        action.get(start..action.len() - ACTION_END.len())
-    }
-
-    /// Whether an item's action line gives that `_id`.
-    pub fn sends_id(&self, item: &Item, id: &[u8]) -> bool {
-        let action = &self.body[item.start as usize..item.document as usize];
-        let before = action.strip_suffix(ACTION_END).and_then(|action| action.strip_suffix(id));
-        before.is_some_and(|before| before.ends_with(ACTION_ID))
+        let end = item.document as usize - ACTION_END.len();
+        (item.id > 0).then(|| &self.body[end - item.id as usize..end])
     }
 
     /// The id of an item's record.
@@ -250,6 +244,7 @@ pub struct Builder {
 #[must_use]
 pub struct Draft {
     start: usize,
+    id: usize,
     document: usize,
 }
 
@@ -305,7 +300,7 @@ impl Builder {
             self.body.extend_from_slice(id);
         }
         self.body.extend_from_slice(ACTION_END);
-        Draft { start, document: self.body.len() }
+        Draft { start, id: id.map_or(0, <[u8]>::len), document: self.body.len() }
     }
 
     /// Where the document is appended, on one line and without a line end.
@@ -333,8 +328,8 @@ impl Builder {
                 Some(Original { start, id: id.len() as u32, key, value: value.len() as u32 })
             }
         };
-        let (start, document, end) = (draft.start as u32, draft.document as u32, self.body.len() as u32);
-        let item = Item { settles, start, document, end, original };
+        let (start, id, document) = (draft.start as u32, draft.id as u32, draft.document as u32);
+        let item = Item { settles, start, id, document, end: self.body.len() as u32, original };
         self.items.push(item);
         self.opened.get_or_insert(now);
         item

@@ -79,9 +79,14 @@ impl Publisher {
     /// The next outcome, if there is one. Does not wait.
     pub fn published(&self) -> Option<Published> {
         self.published.try_recv().ok().or_else(|| {
-            self.producer.poll(Duration::ZERO);
+            self.serve();
             self.published.try_recv().ok()
         })
+    }
+
+    /// Lets the client say what it has to: outcomes, and its log.
+    pub fn serve(&self) {
+        self.producer.poll(Duration::ZERO);
     }
 
     /// Begins anew with another client if this one can do nothing any more; what was on its way gets no outcome then. `false`

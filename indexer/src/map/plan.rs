@@ -53,7 +53,7 @@ impl State {
     /// The state for `plan` after the mapping was read again: names that it does not have yet stay pending for some
     /// readings.
     pub fn carried_to(self, plan: &Plan) -> Self {
-        Self { pending: self.pending.carried_to(&plan.model), orders: Orders::default() }
+        Self { pending: self.pending.carried_to(&plan.model), ..self }
     }
 }
 

@@ -254,7 +254,10 @@ impl Publishing {
 
     /// The round on its way, with what became of its rows so far.
     fn take_round(&mut self) -> Option<Round> {
-        let mut round = self.round.take()?;
+        let Some(mut round) = self.round.take() else {
+            self.publisher.serve();
+            return None;
+        };
         while let Some(published) = self.publisher.published() {
             let Some(&row) = published.token.checked_sub(round.first).and_then(|at| round.rows.get(at)) else {
                 continue;
