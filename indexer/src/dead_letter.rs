@@ -11,7 +11,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use millrace_common::kafka::{self, OptionFault, Reports};
+use millrace_common::kafka::{self, OptionFaults, Reports};
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -112,8 +112,8 @@ pub struct Delivered {
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
-    #[error("Kafka options are not usable: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Options(Vec<OptionFault>),
+    #[error("Kafka options are not usable: {0}")]
+    Options(OptionFaults),
     #[error("cannot set up the producer of dead letters: {0}")]
     Client(#[from] KafkaError),
 }

@@ -119,8 +119,7 @@ pub fn run(config: Config, signals: &Signals, health: &Arc<Health>) -> anyhow::R
 
 /// A client that belongs to no group.
 fn probe(settings: &Kafka) -> anyhow::Result<BaseConsumer<consume::Context>> {
-    let mut config: ClientConfig = kafka::consumer("indexer", &settings.brokers, &settings.group, &settings.options)
-        .map_err(|faults| anyhow::anyhow!(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+    let mut config: ClientConfig = kafka::consumer("indexer", &settings.brokers, &settings.group, &settings.options)?;
     config.remove("group.id");
     // With our context, so that a refused login is told, and not only that nobody answers.
     config.create_with_context(consume::Context::default()).context("cannot set up the Kafka client")

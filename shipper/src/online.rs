@@ -16,8 +16,10 @@ const OVERHEAD_BYTES: u64 = 64 << 10;
 pub fn check(config: &Config) -> Result<Vec<Finding>> {
     let client = clients::client(config)?;
     let names: Vec<&str> = config.topics.iter().map(String::as_str).collect();
+    let mut told = ask::describe(&client, &[&names[..], &[SOURCES]].concat())?;
+    let sources = told.pop().flatten();
     let mut findings = Vec::new();
-    for (name, topic) in names.iter().zip(ask::describe(&client, &names)?) {
+    for (name, topic) in names.iter().zip(told) {
         let Some(topic) = topic else {
             findings.push(topics::missing(name));
             continue;
@@ -26,11 +28,7 @@ pub fn check(config: &Config) -> Result<Vec<Finding>> {
         findings.extend(ask::may_write(&client, &topic)?);
     }
     if config.ledger == Ledger::On {
-        let topic = ask::describe(&client, &[SOURCES])?.pop().flatten();
-        findings.extend(ask::ledger(SOURCES, topic.as_ref()));
-        if let Some(topic) = topic {
-            findings.extend(ask::may_write(&client, &topic)?);
-        }
+        findings.extend(ask::ledger(&client, SOURCES, sources.as_ref())?);
         let consumer = recover::client(&config.brokers, &config.options).map_err(|faults| clients::told(&faults))?;
         findings.extend(ask::clocks(consumer, now_ms()));
     }

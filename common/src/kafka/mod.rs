@@ -40,6 +40,11 @@ pub struct OptionFault {
     pub remedy: String,
 }
 
+/// All that is wrong with them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct OptionFaults(pub Vec<OptionFault>);
+
 impl OptionFault {
     fn option(name: &str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { path: format!("options.{name}"), what: what.into(), remedy: remedy.into() }
@@ -50,7 +55,7 @@ impl OptionFault {
 ///
 /// # Errors
 /// Everything [`check`] finds, and secret files that cannot be read.
-pub fn producer(program: &str, brokers: &[String], options: &Options) -> Result<ClientConfig, Vec<OptionFault>> {
+pub fn producer(program: &str, brokers: &[String], options: &Options) -> Result<ClientConfig, OptionFaults> {
     let fixed = [("enable.idempotence", "true"), ("request.required.acks", "all"), ("message.timeout.ms", "0")];
     let defaults = [("compression.codec", "lz4"), ("queue.buffering.max.ms", "10")];
     build(Role::Producer, program, brokers, options, &fixed, &defaults)
@@ -65,7 +70,7 @@ pub fn consumer(
     brokers: &[String],
     group: &str,
     options: &Options,
-) -> Result<ClientConfig, Vec<OptionFault>> {
+) -> Result<ClientConfig, OptionFaults> {
     let fixed = [
         ("group.id", group),
         ("enable.auto.commit", "false"),
@@ -180,7 +185,7 @@ fn build(
     options: &Options,
     fixed: &[(&str, &str)],
     defaults: &[(&str, &str)],
-) -> Result<ClientConfig, Vec<OptionFault>> {
+) -> Result<ClientConfig, OptionFaults> {
     let mut faults = check(role, brokers, options);
     let mut config = ClientConfig::new();
     for (name, value) in options.iter() {
@@ -197,7 +202,7 @@ fn build(
         }
     }
     if !faults.is_empty() {
-        return Err(faults);
+        return Err(OptionFaults(faults));
     }
     let addresses: Vec<&str> = brokers.iter().flat_map(|entry| entry.split(',')).map(str::trim).collect();
     config.set("metadata.broker.list", addresses.join(","));
@@ -339,7 +344,7 @@ mod tests {
         );
         assert!(!printed.contains("hunter2"), "{printed}");
         let absent = Options::from_iter([("sasl.password_file", "/nowhere/at/all")]);
-        assert!(producer("shipper", &brokers(), &absent).unwrap_err()[0].what.contains("/nowhere/at/all"));
+        assert!(producer("shipper", &brokers(), &absent).unwrap_err().0[0].what.contains("/nowhere/at/all"));
     }
 
     #[test]

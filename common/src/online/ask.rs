@@ -1,5 +1,6 @@
 //! The questions to Kafka. Each blocks for some seconds at the most.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use super::Finding;
 use super::clocks::Heartbeats;
 use super::topics::{self, Topic};
-use crate::kafka::{Log, Reports, settings};
+use crate::kafka::settings::{self, Settings};
+use crate::kafka::{Log, Reports};
 use crate::ledger::SOURCES;
 use crate::ledger::reader::{ReadError, Reader};
 
@@ -31,26 +33,25 @@ const MAX_PROBE_BYTES: i64 = 16 << 20;
 pub fn describe(config: &ClientConfig, names: &[&str]) -> Result<Vec<Option<Topic>>> {
     let client: AdminClient<DefaultClientContext> = config.create().context("cannot make a Kafka client")?;
     let metadata = client.inner().fetch_metadata(None, PATIENCE).context("Kafka does not answer")?;
-    let is_known =
-        |name: &&str| metadata.topics().iter().any(|topic| topic.name() == *name && !topic.partitions().is_empty());
-    let known: Vec<&str> = names.iter().copied().filter(is_known).collect();
-    let mut told = match known.is_empty() {
-        true => Vec::new(),
-        false => settings::of_topics(config, &known, PATIENCE).context("Kafka tells no settings of topics")?,
+    let find = |name: &&str| {
+        let topic = metadata.topics().iter().find(|topic| topic.name() == *name);
+        topic.filter(|topic| !topic.partitions().is_empty())
+    };
+    let known: Vec<&str> = names.iter().copied().filter(|name| find(name).is_some()).collect();
+    let mut told: BTreeMap<String, Settings> = match known.is_empty() {
+        true => BTreeMap::new(),
+        false => settings::of_topics(config, &known, PATIENCE)
+            .context("Kafka tells no settings of topics")?
+            .into_iter()
+            .collect(),
     };
     let describe = |name: &&str| {
-        let topic = metadata
-            .topics()
-            .iter()
-            .find(|topic| topic.name() == *name)
-            .filter(|topic| !topic.partitions().is_empty())?;
-        let replicas = topic.partitions().iter().map(|partition| partition.replicas().len());
-        let settings = told.iter_mut().find(|(told, _)| told == name).map(|(_, settings)| std::mem::take(settings));
+        let partitions = find(name)?.partitions();
         Some(Topic {
             name: (*name).to_owned(),
-            num_partitions: topic.partitions().len(),
-            num_replicas: replicas.min().unwrap_or(0),
-            settings: settings.filter(|settings| !settings.is_empty()),
+            num_partitions: partitions.len(),
+            num_replicas: partitions.iter().map(|partition| partition.replicas().len()).min().unwrap_or(0),
+            settings: told.remove(*name).filter(|settings| !settings.is_empty()),
         })
     };
     Ok(names.iter().map(describe).collect())
@@ -161,13 +162,17 @@ pub fn clocks(config: ClientConfig, now_ms: i64) -> Vec<Finding> {
     }
 }
 
-/// A topic of the ledger; the programs make it where it is missing.
-pub fn ledger(name: &str, topic: Option<&Topic>) -> Vec<Finding> {
-    match topic {
-        Some(topic) => topics::ledger(topic),
-        None => {
-            let stake = "it is made at the first start, with as many replicas as the records' topic, if the right Create is there";
-            vec![Finding::warning(topics::place(name), "does not exist", stake, "create it, or grant Create")]
-        }
-    }
+/// A topic of the ledger, which is written to; the programs make it where it is missing. `config` is that of a producer.
+///
+/// # Errors
+/// No client can be made.
+pub fn ledger(config: &ClientConfig, name: &str, topic: Option<&Topic>) -> Result<Vec<Finding>> {
+    let Some(topic) = topic else {
+        let stake =
+            "it is made at the first start, with as many replicas as the records' topic, if the right Create is there";
+        return Ok(vec![Finding::warning(topics::place(name), "does not exist", stake, "create it, or grant Create")]);
+    };
+    let mut findings = topics::ledger(topic);
+    findings.extend(may_write(config, topic)?);
+    Ok(findings)
 }

@@ -8,7 +8,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use millrace_common::kafka::{self, OptionFault, Reports};
+use millrace_common::kafka::{self, OptionFaults, Reports};
 use millrace_common::ledger::indexed::{IndexedKey, IndexedRow};
 use millrace_common::ledger::{INDEXED, encode};
 use rdkafka::ClientConfig;
@@ -20,8 +20,8 @@ use crate::dead_letter::producer_options;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    #[error("Kafka options are not usable: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Options(Vec<OptionFault>),
+    #[error("Kafka options are not usable: {0}")]
+    Options(OptionFaults),
     #[error("cannot set up the producer of the ledger: {0}")]
     Client(#[from] KafkaError),
 }

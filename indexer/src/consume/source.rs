@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use millrace_common::kafka::{self, Log, OptionFault, cut_off};
+use millrace_common::kafka::{self, Log, OptionFaults, cut_off};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -21,8 +21,8 @@ pub type TopicPartition = (Arc<str>, i32);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    #[error("Kafka options are not usable: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Options(Vec<OptionFault>),
+    #[error("Kafka options are not usable: {0}")]
+    Options(OptionFaults),
     #[error("cannot set up the Kafka consumer: {0}")]
     Client(#[from] KafkaError),
     #[error("partition {1} of topic `{0}` has no queue")]

@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
 
 use millrace_common::exit::Exit;
-use millrace_common::kafka::{self, Log, OptionFault};
+use millrace_common::kafka::{self, Log, OptionFaults};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -24,8 +24,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    #[error("Kafka options are not usable: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Options(Vec<OptionFault>),
+    #[error("Kafka options are not usable: {0}")]
+    Options(OptionFaults),
     #[error("cannot set up the Kafka client")]
     Client(#[source] KafkaError),
     #[error("Kafka does not answer about topic `{topic}`; are the brokers right?")]

@@ -1,9 +1,8 @@
 //! The topics, and what may be done with them.
 
-use anyhow::{Result, anyhow};
-use millrace_common::kafka::{self, OptionFault};
+use anyhow::Result;
+use millrace_common::kafka;
 use millrace_common::ledger::{INDEXED, SOURCES};
-use millrace_common::online::topics::Topic;
 use millrace_common::online::{Finding, ask, topics};
 
 use crate::config::Config;
@@ -11,10 +10,8 @@ use crate::dead_letter::producer_options;
 
 pub(super) fn check(config: &Config, now_ms: i64) -> Result<Vec<Finding>> {
     let settings = &config.kafka;
-    let producer = kafka::producer("indexer", &settings.brokers, &producer_options(&settings.options));
-    let producer = producer.map_err(|faults| told(&faults))?;
-    let consumer = kafka::consumer("indexer-check", &settings.brokers, &settings.group, &settings.options);
-    let consumer = consumer.map_err(|faults| told(&faults))?;
+    let producer = kafka::producer("indexer", &settings.brokers, &producer_options(&settings.options))?;
+    let consumer = kafka::consumer("indexer-check", &settings.brokers, &settings.group, &settings.options)?;
     let names: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
     let letters = config.dead_letter_topic.as_str();
     let mut told = ask::describe(&producer, &[&names[..], &[letters, SOURCES, INDEXED]].concat())?;
@@ -40,15 +37,9 @@ pub(super) fn check(config: &Config, now_ms: i64) -> Result<Vec<Finding>> {
     }
     if config.ledger {
         for (name, topic) in [(SOURCES, &sources), (INDEXED, &indexed)] {
-            findings.extend(ask::ledger(name, topic.as_ref()));
-            let may_write = |topic: &Topic| ask::may_write(&producer, topic);
-            findings.extend(topic.as_ref().map(may_write).transpose()?.flatten());
+            findings.extend(ask::ledger(&producer, name, topic.as_ref())?);
         }
         findings.extend(ask::clocks(consumer, now_ms));
     }
     Ok(findings)
-}
-
-fn told(faults: &[OptionFault]) -> anyhow::Error {
-    anyhow!(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use millrace_common::exit::Exit;
 use millrace_common::kafka;
 use millrace_common::ledger::sources::{HostState, SourceKey};
@@ -46,10 +46,7 @@ pub(super) fn forget(config: &Config, host: &str) -> Result<Exit> {
 
 fn remove(config: &Config, keys: &[SourceKey]) -> Result<()> {
     let options = producer_options(&config.kafka.options);
-    let mut client = match kafka::producer("indexer", &config.kafka.brokers, &options) {
-        Ok(client) => client,
-        Err(faults) => bail!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
-    };
+    let mut client = kafka::producer("indexer", &config.kafka.brokers, &options)?;
     // A person waits for this one.
     client.set("message.timeout.ms", TIMEOUT.as_millis().to_string());
     let producer: BaseProducer = client.create().context("cannot set up the Kafka client")?;

@@ -7,7 +7,7 @@ use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use millrace_common::kafka::{self, OptionFault};
+use millrace_common::kafka::{self, OptionFaults};
 use millrace_common::ledger::reader::{ReadError, Reader};
 use millrace_common::ledger::topics::{self, TopicError};
 use millrace_common::ledger::{INDEXED, SOURCES};
@@ -28,8 +28,8 @@ const POLL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    #[error("Kafka options are not usable: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Options(Vec<OptionFault>),
+    #[error("Kafka options are not usable: {0}")]
+    Options(OptionFaults),
     #[error("cannot set up the Kafka client")]
     Client(#[source] KafkaError),
     #[error(transparent)]

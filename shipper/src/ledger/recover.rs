@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millrace_common::kafka::{self, OptionFault, Options, Role};
+use millrace_common::kafka::{self, OptionFaults, Options, Role};
 use millrace_common::ledger::reader::{Fact, ReadError, Reader};
 use millrace_common::ledger::sources::{SourceKey, SourceRow, SourceState};
 use millrace_common::ledger::{SOURCES, decode};
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// What is wrong with them.
-pub fn client(brokers: &[String], options: &Options) -> Result<ClientConfig, Vec<OptionFault>> {
+pub fn client(brokers: &[String], options: &Options) -> Result<ClientConfig, OptionFaults> {
     let faults = kafka::check(Role::Consumer, brokers, options);
     let is_common = |name: &str| faults.iter().all(|fault| fault.path != format!("options.{name}"));
     let common: Options = options.iter().filter(|(name, _)| is_common(name)).collect();

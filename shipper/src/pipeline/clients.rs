@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use millrace_common::kafka::{self, Log, OptionFault};
+use millrace_common::kafka::{self, Log, OptionFaults};
 use millrace_common::shutdown::Signals;
 use rdkafka::ClientConfig;
 use rdkafka::producer::BaseProducer;
@@ -39,9 +39,8 @@ pub(crate) fn client(config: &Config) -> Result<ClientConfig> {
 }
 
 /// What is wrong with options of Kafka, by name.
-pub(crate) fn told(faults: &[OptionFault]) -> anyhow::Error {
-    let lines: Vec<_> = faults.iter().map(|f| format!("kafka.{}: {}; {}", f.path, f.what, f.remedy)).collect();
-    anyhow::anyhow!(lines.join("\n"))
+pub(crate) fn told(OptionFaults(faults): &OptionFaults) -> anyhow::Error {
+    anyhow::anyhow!(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
 /// Whether a client can be made, with all the files that the options name.

@@ -20,10 +20,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// Calls `look` with topic, value and time of each record from `since_ms` to the end that the topics have now.
 pub fn each(settings: &Kafka, since_ms: i64, mut look: impl FnMut(&str, &[u8], Option<i64>)) -> anyhow::Result<()> {
-    let mut config =
-        kafka::consumer("indexer-usage", &settings.brokers, &settings.group, &settings.options).map_err(|faults| {
-            anyhow::anyhow!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-        })?;
+    let mut config = kafka::consumer("indexer-usage", &settings.brokers, &settings.group, &settings.options)?;
     config.set("enable.partition.eof", "true");
     kafka::set_default(&mut config, "fetch.message.max.bytes", "1048576");
     kafka::set_default(&mut config, "queued.max.messages.kbytes", "2048");
