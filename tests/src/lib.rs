@@ -27,6 +27,7 @@ pub mod servers;
 pub mod stack;
 pub mod topic_rig;
 pub mod unit;
+pub mod while_used;
 pub mod bench;
 pub mod browser;
 pub mod certificates;

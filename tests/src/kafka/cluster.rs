@@ -31,16 +31,16 @@ impl Cluster {
         for node_id in 1..=num_brokers {
             let listens = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
             let proxy = Proxy::start(listens)?;
-            let entrance = Entrance { listens, advertised: proxy.addr(), is_guarded: false };
+            members.push((
+                Member { node_id, controllers: controllers.clone() },
+                options.with_entrance(Entrance::plain(listens, proxy.addr())),
+            ));
             proxies.push(proxy);
-            members.push((Member { node_id, controllers: controllers.clone() }, entrance));
         }
         // None answers before most of them run.
         let brokers = std::thread::scope(|scope| {
-            let starts: Vec<_> = members
-                .iter()
-                .map(|(member, entrance)| scope.spawn(|| Kafka::start_member(options, member, Some(*entrance))))
-                .collect();
+            let starts: Vec<_> =
+                members.iter().map(|(member, options)| scope.spawn(|| Kafka::start_member(options, member))).collect();
             let ended = starts.into_iter().map(|start| start.join().ok().context("a start panicked")?);
             ended.collect::<Result<Vec<Kafka>>>()
         })?;

@@ -11,4 +11,5 @@ pub use client::{KafkaClient, Record};
 pub use cluster::Cluster;
 pub use offsets::Offsets;
 pub use proxied::Proxied;
-pub use server::{Kafka, Options, PASSWORD, USER};
+pub use server::{Entrance, Kafka, Options, PASSWORD, USER};
+pub use tools::Java;

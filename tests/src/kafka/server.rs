@@ -31,6 +31,8 @@ pub struct Options {
     /// Broker settings on top of the harness's own, such as
     /// `("log.retention.check.interval.ms", "500")`.
     pub settings: Vec<(String, String)>,
+    /// Ways in besides the harness's own.
+    pub entrances: Vec<Entrance>,
     /// Users of SCRAM, as its storage tool wants them: `SCRAM-SHA-256=[name=app,password=secret]`.
     pub scram: Vec<String>,
     pub lifetime: Lifetime,
@@ -45,6 +47,7 @@ impl Default for Options {
             port: None,
             heap_mib: 384,
             settings: Vec::new(),
+            entrances: Vec::new(),
             scram: Vec::new(),
             lifetime: Lifetime::WithParent,
             is_brief: true,
@@ -81,7 +84,7 @@ impl Kafka {
     ///
     /// If it does not start.
     pub fn start(options: &Options) -> Result<Self> {
-        Self::start_member(options, &Member::alone()?, None)
+        Self::start_member(options, &Member::alone()?)
     }
 
     /// Starts a broker and a proxy before it. Whoever begins with the proxy's address stays
@@ -94,9 +97,7 @@ impl Kafka {
     pub fn start_behind_proxy(options: &Options) -> Result<(Self, Proxy)> {
         let behind = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
         let proxy = Proxy::start(behind)?;
-        let entrance = Entrance { listens: behind, advertised: proxy.addr(), is_guarded: false };
-        let kafka = Self::start_member(options, &Member::alone()?, Some(entrance))?;
-        Ok((kafka, proxy))
+        Ok((Self::start(&options.with_entrance(Entrance::plain(behind, proxy.addr())))?, proxy))
     }
 
     /// Starts a broker with an authorizer, and returns an address for its user [`USER`], who may do what
@@ -107,11 +108,24 @@ impl Kafka {
     /// If it does not start.
     pub fn start_guarded(options: &Options) -> Result<(Self, SocketAddr)> {
         let addr = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
-        let entrance = Entrance { listens: addr, advertised: addr, is_guarded: true };
-        Ok((Self::start_member(options, &Member::alone()?, Some(entrance))?, addr))
+        let login = "org.apache.kafka.common.security.plain.PlainLoginModule";
+        let mut options = options.with_entrance(Entrance { protocol: "SASL_PLAINTEXT", ..Entrance::plain(addr, addr) });
+        options.settings.extend(
+            [
+                ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+                ("super.users", "User:ANONYMOUS"),
+                ("listener.name.entrance.sasl.enabled.mechanisms", "PLAIN"),
+                (
+                    "listener.name.entrance.plain.sasl.jaas.config",
+                    &format!("{login} required user_{USER}=\"{PASSWORD}\";"),
+                ),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        Ok((Self::start(&options)?, addr))
     }
 
-    pub(super) fn start_member(options: &Options, member: &Member, entrance: Option<Entrance>) -> Result<Self> {
+    pub(super) fn start_member(options: &Options, member: &Member) -> Result<Self> {
         let java = Java::find()?;
         let dir = match &options.dir {
             Some(dir) => dir.clone(),
@@ -120,7 +134,7 @@ impl Kafka {
         fs::create_dir_all(&dir)?;
         let port = options.port.map_or_else(ports::free, Ok)?;
         let properties = dir.join("server.properties");
-        fs::write(&properties, settings(options, &dir, port, member, entrance)?)?;
+        fs::write(&properties, settings(options, &dir, port, member)?)?;
         if !dir.join("data/meta.properties").exists() {
             format_storage(&java, &properties, &options.scram)?;
         }
@@ -248,14 +262,32 @@ impl Deref for Kafka {
 pub const USER: &str = "app";
 pub const PASSWORD: &str = "app-secret";
 
-/// A way in besides the harness's own.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Entrance {
+/// A way in besides the harness's own: a listener of the broker.
+#[derive(Clone, Debug)]
+pub struct Entrance {
+    /// In capitals; the settings of `TLS` begin with `listener.name.tls.`.
+    pub name: String,
+    /// `PLAINTEXT`, `SSL`, `SASL_SSL` …
+    pub protocol: &'static str,
     pub listens: SocketAddr,
     /// What the broker tells its clients to connect to.
     pub advertised: SocketAddr,
-    /// Whether clients are users with rights of their own.
-    pub is_guarded: bool,
+}
+
+impl Entrance {
+    /// Without TLS or a login.
+    pub fn plain(listens: SocketAddr, advertised: SocketAddr) -> Self {
+        Self { name: "ENTRANCE".to_owned(), protocol: "PLAINTEXT", listens, advertised }
+    }
+}
+
+impl Options {
+    /// The same with one more way in.
+    pub fn with_entrance(&self, entrance: Entrance) -> Self {
+        let mut options = self.clone();
+        options.entrances.push(entrance);
+        options
+    }
 }
 
 /// The place of a broker in its cluster.
@@ -272,17 +304,17 @@ impl Member {
     }
 }
 
-fn settings(options: &Options, dir: &Path, port: u16, member: &Member, entrance: Option<Entrance>) -> Result<String> {
+fn settings(options: &Options, dir: &Path, port: u16, member: &Member) -> Result<String> {
     let Member { node_id, controllers } = member;
     let voters: Vec<_> = controllers.iter().zip(1..).map(|(port, id)| format!("{id}@127.0.0.1:{port}")).collect();
     let mut listeners = format!("PLAIN://127.0.0.1:{port},CONTROLLER://127.0.0.1:{}", controllers[node_id - 1]);
     let mut advertised = format!("PLAIN://127.0.0.1:{port}");
-    if let Some(Entrance { listens, advertised: front, .. }) = entrance {
-        write!(listeners, ",ENTRANCE://{listens}")?;
-        write!(advertised, ",ENTRANCE://{front}")?;
+    let mut protocols = "CONTROLLER:PLAINTEXT,PLAIN:PLAINTEXT".to_owned();
+    for Entrance { name, protocol, listens, advertised: front } in &options.entrances {
+        write!(listeners, ",{name}://{listens}")?;
+        write!(advertised, ",{name}://{front}")?;
+        write!(protocols, ",{name}:{protocol}")?;
     }
-    let is_guarded = entrance.is_some_and(|entrance| entrance.is_guarded);
-    let protocol = if is_guarded { "SASL_PLAINTEXT" } else { "PLAINTEXT" };
     let mut text = format!(
         "process.roles=broker,controller
 node.id={node_id}
@@ -291,7 +323,7 @@ listeners={listeners}
 advertised.listeners={advertised}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAIN
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAIN:PLAINTEXT,ENTRANCE:{protocol}
+listener.security.protocol.map={protocols}
 log.dirs={}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -308,13 +340,6 @@ metadata.max.idle.interval.ms=0
         voters.join(","),
         dir.join("data").display()
     );
-    if is_guarded {
-        let login = "org.apache.kafka.common.security.plain.PlainLoginModule";
-        writeln!(text, "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer")?;
-        writeln!(text, "super.users=User:ANONYMOUS")?;
-        writeln!(text, "listener.name.entrance.sasl.enabled.mechanisms=PLAIN")?;
-        writeln!(text, "listener.name.entrance.plain.sasl.jaas.config={login} required user_{USER}=\"{PASSWORD}\";")?;
-    }
     for (key, value) in &options.settings {
         writeln!(text, "{key}={value}")?;
     }

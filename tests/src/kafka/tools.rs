@@ -8,13 +8,16 @@ use anyhow::{Context, Result, ensure};
 use crate::servers;
 
 /// The Java that runs Kafka, with its classes.
-pub(super) struct Java {
+pub struct Java {
     pub program: PathBuf,
     pub class_path: String,
 }
 
 impl Java {
-    pub(super) fn find() -> Result<Self> {
+    /// # Errors
+    ///
+    /// If Kafka or Java cannot be provided.
+    pub fn find() -> Result<Self> {
         let home = servers::home("kafka")?;
         let program = servers::java_home(17)?.join("bin/java");
         Ok(Self { program, class_path: format!("{}/libs/*", home.display()) })

@@ -65,7 +65,7 @@ fn a_broker_with_the_certificate_of_another_host_is_refused_until_it_has_its_own
 fn a_broker_without_tls_gets_nothing_in_plain_text_where_tls_is_asked_for() -> Result<()> {
     let server = SecuredKafka::get()?;
     let options = [("security.protocol", "ssl"), ("ssl.ca.location", &server.ca())];
-    let mut both = Both::new("kafka-no-tls", Listener::Plain, &options)?;
+    let mut both = Both::new("kafka-no-tls", Listener::NoTls, &options)?;
     both.start()?;
     both.check_refused("SSL handshake failed", "PLAINTEXT broker listener")?;
     both.reconfigure(Listener::Tls, &[])?;

@@ -12,9 +12,10 @@ use millrace_tests::elasticsearch::{Elasticsearch, Options};
 use millrace_tests::fake_elasticsearch::Answer;
 use millrace_tests::http::{self, Access};
 use millrace_tests::indexer_rig::{IndexerRig, LIMIT};
-use millrace_tests::kafka::Kafka;
 use millrace_tests::process::Launch;
 use millrace_tests::{ports, scratch, servers, wait};
+
+use crate::secured_kafka::{self, Listener, SecuredKafka};
 
 const USER: &str = "harness";
 const PASSWORD: &str = "long-enough-1";
@@ -198,44 +199,13 @@ pub fn check_silent(what: &str, text: &str, secrets: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A broker that wants a login at one of its listeners. Returns that listener's address.
-fn kafka_with_sasl() -> Result<(Kafka, String)> {
-    let (plain, sasl, controller) = (ports::free()?, ports::free()?, ports::free()?);
-    let setting = |name: &str, value: String| (name.to_owned(), value);
-    let options = millrace_tests::kafka::Options {
-        port: Some(plain),
-        settings: vec![
-            setting("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
-            setting(
-                "listeners",
-                format!("PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}"),
-            ),
-            setting("advertised.listeners", format!("PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl}")),
-            setting(
-                "listener.security.protocol.map",
-                "CONTROLLER:PLAINTEXT,PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT".to_owned(),
-            ),
-            setting("sasl.enabled.mechanisms", "PLAIN".to_owned()),
-            setting(
-                "listener.name.sasl.plain.sasl.jaas.config",
-                format!(
-                    "org.apache.kafka.common.security.plain.PlainLoginModule required user_{SASL_USER}=\"{SASL_SECRET}\";"
-                ),
-            ),
-        ],
-        ..Default::default()
-    };
-    Ok((Kafka::start(&options)?, format!("127.0.0.1:{sasl}")))
-}
+const WRONG_PASSWORD: &str = "sasl-Wrong-9x-secret!";
 
-const SASL_USER: &str = "app";
-const SASL_SECRET: &str = "sasl-Zq7-secret!";
-const SASL_WRONG: &str = "sasl-Wrong-9x-secret!";
-
-fn sasl_options(secret: &str) -> String {
+fn sasl_options(ca: &str, password: &str) -> String {
     format!(
-        "security.protocol: sasl_plaintext, sasl.mechanism: PLAIN, sasl.username: {SASL_USER}, \
-         sasl.password: \"{secret}\", debug: \"security,conf,broker,protocol\""
+        "security.protocol: sasl_ssl, ssl.ca.location: \"{ca}\", sasl.mechanism: PLAIN, sasl.username: {}, \
+         sasl.password: \"{password}\", debug: \"security,conf,broker,protocol\"",
+        secured_kafka::USER
     )
 }
 
@@ -250,7 +220,8 @@ fn everything(rig: &IndexerRig) -> Result<String> {
 
 #[test]
 fn o19_secrets_are_in_no_log_metric_or_status_of_the_indexer() -> Result<()> {
-    let (kafka, sasl) = kafka_with_sasl()?;
+    let server = SecuredKafka::get()?;
+    let sasl = server.address(Listener::Sasl);
     let secret = "es-Kp4-secret!";
     for (name, user, login) in [
         ("o19-basic", "elastic", format!("username: elastic, password: \"{secret}\"")),
@@ -258,8 +229,15 @@ fn o19_secrets_are_in_no_log_metric_or_status_of_the_indexer() -> Result<()> {
         ("o19-bearer", "", format!("bearer_token: \"{secret}\"")),
     ] {
         let mut secrets = forbidden(user, secret);
-        secrets.extend(forbidden(SASL_USER, SASL_SECRET));
-        let mut rig = IndexerRig::on(&kafka, &sasl, name, 1, "max_backoff: 1s", &sasl_options(SASL_SECRET))?;
+        secrets.extend(forbidden(secured_kafka::USER, secured_kafka::PASSWORD));
+        let mut rig = IndexerRig::on(
+            &server.kafka,
+            &sasl,
+            name,
+            1,
+            "max_backoff: 1s",
+            &sasl_options(&server.ca(), secured_kafka::PASSWORD),
+        )?;
         rig.reconfigure("request_timeout: 5s", &format!("request_timeout: 5s, {login}"))?;
         // The login is refused at first.
         rig.fake.script(|bulk| if bulk.number < 2 { Answer::refuse(401) } else { Answer::Index });
@@ -280,21 +258,24 @@ fn o19_secrets_are_in_no_log_metric_or_status_of_the_indexer() -> Result<()> {
 
 #[test]
 fn o19_a_wrong_password_for_kafka_is_not_printed() -> Result<()> {
-    let (kafka, sasl) = kafka_with_sasl()?;
-    let secrets = forbidden(SASL_USER, SASL_WRONG);
-    let mut rig = IndexerRig::on(&kafka, &sasl, "o19-wrong", 1, "", &sasl_options(SASL_WRONG))?;
+    let server = SecuredKafka::get()?;
+    let sasl = server.address(Listener::Sasl);
+    let secrets = forbidden(secured_kafka::USER, WRONG_PASSWORD);
+    let mut rig =
+        IndexerRig::on(&server.kafka, &sasl, "o19-wrong", 1, "", &sasl_options(&server.ca(), WRONG_PASSWORD))?;
     rig.launch = rig.launch.clone().env("MILLRACE_LOG", "trace");
     rig.start()?;
     let log = || rig.indexer.as_ref().map(|indexer| indexer.output()).unwrap_or_default();
     wait::until_true("the refused login in the log", LIMIT, || Ok(log().contains("Authentication failed")))
         .with_context(log)?;
     check_silent("the indexer", &everything(&rig)?, &secrets)?;
-    let mut shipper = millrace_tests::rig::Rig::without_topic(&kafka, &sasl, "o19-shipper")?;
+    let mut shipper = millrace_tests::rig::Rig::without_topic(&server.kafka, &sasl, "o19-shipper")?;
     let options = [
-        ("security.protocol", "sasl_plaintext"),
+        ("security.protocol", "sasl_ssl"),
+        ("ssl.ca.location", &server.ca()),
         ("sasl.mechanism", "PLAIN"),
-        ("sasl.username", SASL_USER),
-        ("sasl.password", SASL_WRONG),
+        ("sasl.username", secured_kafka::USER),
+        ("sasl.password", WRONG_PASSWORD),
         ("debug", "security,conf,broker"),
     ];
     options.iter().for_each(|(name, value)| shipper.set_option(name, *value));
@@ -324,7 +305,7 @@ fn o19_faults_in_the_settings_do_not_print_the_secrets_beside_them() -> Result<(
             &path,
             format!(
                 "kafka: {{ brokers: [\"k:9092\"], topics: [logs], options: {{ {} }} }}\n{text}\n",
-                sasl_options(secret)
+                sasl_options(&path.display().to_string(), secret)
             ),
         )?;
         for command in ["check", "run"] {

@@ -2,6 +2,7 @@
 //! `<program>_config_reloads_total{result="refused"}`, which the case O14 calls `config_reload_failed_total`.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use millrace_tests::certificates::Authority;
 use millrace_tests::fake_elasticsearch::{Answer, FakeElasticsearch};
 use millrace_tests::indexer_rig::{IndexerRig, LIMIT};
-use millrace_tests::kafka::{self, Kafka, KafkaClient, Proxied};
+use millrace_tests::kafka::{self, Entrance, Kafka, KafkaClient, Proxied};
 use millrace_tests::process::Process;
 use millrace_tests::proxy::{Mode, Proxy};
 use millrace_tests::rig::Rig;
@@ -233,22 +234,15 @@ fn o20_certificates_replaced_on_disk_are_used_without_a_restart() -> Result<()> 
 
 /// A broker that wants a certificate at one of its listeners, and the proxy before that one.
 fn kafka_with_certificates(authority: &Authority) -> Result<(Kafka, Proxy)> {
-    let (plain, tls, controller) = (ports::free()?, ports::free()?, ports::free()?);
-    let proxy = Proxy::start(format!("127.0.0.1:{tls}").parse()?)?;
+    let listens = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
+    let proxy = Proxy::start(listens)?;
     let (certificate, key) = authority.issue("o20-broker", "IP:127.0.0.1")?;
     let store = certificate.with_extension("store");
     fs::write(&store, fs::read_to_string(key)? + &fs::read_to_string(certificate)?)?;
     let setting = |name: &str, value: String| (name.to_owned(), value);
     let options = kafka::Options {
-        port: Some(plain),
+        entrances: vec![Entrance { protocol: "SSL", ..Entrance::plain(listens, proxy.addr()) }],
         settings: vec![
-            setting("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
-            setting(
-                "listeners",
-                format!("PLAIN://127.0.0.1:{plain},TLS://127.0.0.1:{tls},CONTROLLER://127.0.0.1:{controller}"),
-            ),
-            setting("advertised.listeners", format!("PLAIN://127.0.0.1:{plain},TLS://{}", proxy.addr())),
-            setting("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAIN:PLAINTEXT,TLS:SSL".to_owned()),
             setting("ssl.keystore.type", "PEM".to_owned()),
             setting("ssl.keystore.location", store.display().to_string()),
             setting("ssl.truststore.type", "PEM".to_owned()),

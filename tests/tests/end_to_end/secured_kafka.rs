@@ -1,23 +1,26 @@
 //! A broker with a listener for each way in, and both programs before it.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use millrace_tests::certificates::Authority;
 use millrace_tests::indexer_rig::{IndexerRig, LIMIT};
-use millrace_tests::kafka::{self, Kafka};
+use millrace_tests::kafka::{self, Entrance, Kafka};
 use millrace_tests::rig::{Rig, Shipper};
+use millrace_tests::while_used::WhileUsed;
 use millrace_tests::{ports, scratch, wait};
 
 pub const USER: &str = "app";
-pub const PASSWORD: &str = "app-secret-Xv3";
+/// With a character that an address would escape.
+pub const PASSWORD: &str = "sasl-Zq7-secret!";
 
-/// The ways in. `Plain` is the harness's own.
+/// The ways in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listener {
-    Plain,
+    NoTls,
     Tls,
     /// Wants a certificate of the client.
     Mutual,
@@ -30,7 +33,7 @@ pub enum Listener {
 }
 
 impl Listener {
-    const ALL: [Self; 6] = [Self::Plain, Self::Tls, Self::Mutual, Self::Expired, Self::Elsewhere, Self::Sasl];
+    const ALL: [Self; 6] = [Self::NoTls, Self::Tls, Self::Mutual, Self::Expired, Self::Elsewhere, Self::Sasl];
 
     fn name(self) -> String {
         format!("{self:?}").to_uppercase()
@@ -38,7 +41,7 @@ impl Listener {
 
     fn protocol(self) -> &'static str {
         match self {
-            Self::Plain => "PLAINTEXT",
+            Self::NoTls => "PLAINTEXT",
             Self::Sasl => "SASL_SSL",
             _ => "SSL",
         }
@@ -50,36 +53,27 @@ pub struct SecuredKafka {
     pub kafka: Kafka,
     pub authority: Authority,
     dir: PathBuf,
-    ports: Vec<u16>,
+    addresses: Vec<SocketAddr>,
 }
 
 impl SecuredKafka {
     pub fn get() -> Result<Arc<Self>> {
-        static SHARED: Mutex<Weak<SecuredKafka>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = shared.upgrade() {
-            return Ok(running);
-        }
-        let started = Arc::new(Self::start()?);
-        *shared = Arc::downgrade(&started);
-        Ok(started)
+        static SHARED: WhileUsed<SecuredKafka> = WhileUsed::new();
+        SHARED.get(Self::start)
     }
 
     fn start() -> Result<Self> {
         let dir = scratch::dir("secured-kafka")?;
         let authority = Authority::new(&scratch::dir("secured-authority")?)?;
-        let ports: Vec<u16> = Listener::ALL.iter().map(|_| ports::free()).collect::<Result<_>>()?;
-        let controller = ports::free()?;
-        let each = |text: fn(Listener, u16) -> String| -> Vec<String> {
-            Listener::ALL.iter().zip(&ports).map(|(listener, port)| text(*listener, *port)).collect()
+        let addresses = Listener::ALL.map(|_| ports::free().map(|port| SocketAddr::from(([127, 0, 0, 1], port))));
+        let addresses = addresses.into_iter().collect::<Result<Vec<_>>>()?;
+        let entrance = |(listener, address): (&Listener, &SocketAddr)| Entrance {
+            name: listener.name(),
+            protocol: listener.protocol(),
+            ..Entrance::plain(*address, *address)
         };
-        let addresses = each(|listener, port| format!("{}://127.0.0.1:{port}", listener.name())).join(",");
-        let protocols = each(|listener, _| format!("{}:{}", listener.name(), listener.protocol())).join(",");
+        let entrances = Listener::ALL.iter().zip(&addresses).map(entrance).collect();
         let mut settings = vec![
-            ("controller.quorum.voters".to_owned(), format!("1@127.0.0.1:{controller}")),
-            ("listeners".to_owned(), format!("{addresses},CONTROLLER://127.0.0.1:{controller}")),
-            ("advertised.listeners".to_owned(), addresses),
-            ("listener.security.protocol.map".to_owned(), format!("CONTROLLER:PLAINTEXT,{protocols}")),
             ("ssl.truststore.type".to_owned(), "PEM".to_owned()),
             ("ssl.truststore.location".to_owned(), authority.certificate().display().to_string()),
             ("ssl.allow.san.changes".to_owned(), "true".to_owned()),
@@ -94,7 +88,7 @@ impl SecuredKafka {
             let name = format!("listener.name.sasl.{mechanism}.sasl.jaas.config");
             settings.push((name, format!("org.apache.kafka.common.security.{module};")));
         }
-        for listener in &Listener::ALL[1..] {
+        for listener in Listener::ALL.iter().filter(|listener| **listener != Listener::NoTls) {
             let (seconds, host) = match listener {
                 Listener::Expired => (-7_200..-3_600, "IP:127.0.0.1"),
                 Listener::Elsewhere => (-1..3_600, "DNS:elsewhere.example"),
@@ -107,8 +101,8 @@ impl SecuredKafka {
         }
         let user = |mechanism: &str| format!("{mechanism}=[name={USER},password={PASSWORD}]");
         let scram = ["SCRAM-SHA-256", "SCRAM-SHA-512"].map(user).to_vec();
-        let options = kafka::Options { port: Some(ports[0]), settings, scram, ..Default::default() };
-        Ok(Self { kafka: Kafka::start(&options)?, authority, dir, ports })
+        let options = kafka::Options { entrances, settings, scram, ..Default::default() };
+        Ok(Self { kafka: Kafka::start(&options)?, authority, dir, addresses })
     }
 
     /// The file with its authority.
@@ -117,7 +111,7 @@ impl SecuredKafka {
     }
 
     pub fn address(&self, listener: Listener) -> String {
-        format!("127.0.0.1:{}", self.ports[listener as usize])
+        self.addresses[listener as usize].to_string()
     }
 
     /// Gives the listener a certificate that is in order, while the broker runs.

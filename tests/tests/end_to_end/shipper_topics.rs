@@ -2,7 +2,7 @@
 //! catalogue; times are scaled down by the factors that stand there, see `heavy_shipper` for some at full length.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,18 +12,13 @@ use millrace_tests::proxy::Mode;
 use millrace_tests::rig::{LIMIT, Rig, Shipper};
 use millrace_tests::topic_rig::{self, TwoTopics, guarded_rig};
 use millrace_tests::wait;
+use millrace_tests::while_used::WhileUsed;
 use serde_json::json;
 
 /// The broker with an authorizer that these tests share while one of them runs, and the way in for its user.
 fn guarded() -> Result<Arc<(Kafka, SocketAddr)>> {
-    static GUARDED: Mutex<Weak<(Kafka, SocketAddr)>> = Mutex::new(Weak::new());
-    let mut guarded = GUARDED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(running) = guarded.upgrade() {
-        return Ok(running);
-    }
-    let started = Arc::new(Kafka::start_guarded(&Options::default())?);
-    *guarded = Arc::downgrade(&started);
-    Ok(started)
+    static GUARDED: WhileUsed<(Kafka, SocketAddr)> = WhileUsed::new();
+    GUARDED.get(|| Kafka::start_guarded(&Options::default()))
 }
 
 /// Two brokers behind proxies, started anew: a broker that hung may take its time.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use millrace_tests::kafka::KafkaClient;
+use millrace_tests::kafka::{Java, KafkaClient};
 use millrace_tests::process::{Launch, Process};
-use millrace_tests::{ports, servers, wait};
+use millrace_tests::{ports, wait};
 
 use super::Service;
 
@@ -31,11 +31,11 @@ impl Broker {
         let properties = dir.join("server.properties");
         fs::write(&properties, translate(service, dir, &ports)?)?;
         let format = ["kafka.tools.StorageTool", "format", "-t", "5L6g3nShT-eMCtK--X86sw", "-c"];
-        let mut formatted = java.launch("format", dir).args(format).arg(&properties).start()?;
+        let mut formatted = launch(&java, "format", dir).args(format).arg(&properties).start()?;
         ensure!(formatted.wait(LIMIT)? == 0, "{}", formatted.log_tail());
         let heap = service.environment("KAFKA_HEAP_OPTS")?;
-        let launch = java.launch("kafka", dir).args(heap.split(' '));
-        let mut process = launch.args(["-XX:TieredStopAtLevel=1", "kafka.Kafka"]).arg(&properties).start()?;
+        let kafka = launch(&java, "kafka", dir).args(heap.split(' '));
+        let mut process = kafka.args(["-XX:TieredStopAtLevel=1", "kafka.Kafka"]).arg(&properties).start()?;
         let client = KafkaClient::new(&format!("localhost:{}", ports[2].1));
         let ready = wait::until_true("the broker of the compose file", LIMIT, || {
             process.ensure_running()?;
@@ -54,7 +54,8 @@ impl Broker {
         {
             let path = self.dir.join(format!("{script}.sh"));
             let class = format!("org.apache.kafka.tools.{class}");
-            let call = format!("'{}' -XX:TieredStopAtLevel=1 -cp '{}' {class}", java.program.display(), java.classes);
+            let call =
+                format!("'{}' -XX:TieredStopAtLevel=1 -cp '{}' {class}", java.program.display(), java.class_path);
             fs::write(&path, format!("#!/bin/sh\nexec {call} \"$@\"\n"))?;
             fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         }
@@ -70,20 +71,9 @@ impl Broker {
     }
 }
 
-struct Java {
-    program: PathBuf,
-    classes: String,
-}
-
-impl Java {
-    fn find() -> Result<Self> {
-        let classes = format!("{}/libs/*", servers::home("kafka")?.display());
-        Ok(Self { program: servers::java_home(17)?.join("bin/java"), classes })
-    }
-
-    fn launch(&self, name: &str, dir: &Path) -> Launch {
-        Launch::program(name, &self.program, &dir.join(format!("{name}.log"))).dir(dir).args(["-cp", &self.classes])
-    }
+fn launch(java: &Java, name: &str, dir: &Path) -> Launch {
+    let log = dir.join(format!("{name}.log"));
+    Launch::program(name, &java.program, &log).dir(dir).args(["-cp", &java.class_path])
 }
 
 /// `KAFKA_A_B` is the property `a.b`, as the image's start script has it; ports and folders are those of the test.
