@@ -5,10 +5,10 @@
 
 mod delay;
 mod measure;
-mod out;
+pub mod out;
 mod report;
 mod shipper;
-mod workload;
+pub mod workload;
 
 use std::path::Path;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Plan;
 use super::measure::{self, Measured, Usage};
@@ -87,12 +87,10 @@ fn read(kafka: &Kafka, dir: &Path) -> Result<Usage> {
     measure::run(command, &dir.join("kcat.log"))
 }
 
-/// From the start of an indexer to the last committed offset.
-fn index(kafka: &Kafka, dir: &Path, url: String, group: &str) -> Result<Usage> {
-    let templates = dir.join("templates");
-    fs::create_dir_all(&templates)?;
+/// The template of the indices: all fields of JSON lines are mapped.
+pub fn template() -> Value {
     let keyword = json!({"type": "keyword", "ignore_above": 256});
-    let template = json!({
+    json!({
         "index_patterns": ["bench-*"],
         "priority": 600,
         "version": 1,
@@ -108,8 +106,14 @@ fn index(kafka: &Kafka, dir: &Path, url: String, group: &str) -> Result<Usage> {
                 "log": {"properties": {"file": {"properties": {"path": keyword}}, "offset": {"type": "long"}, "source": keyword}},
             }},
         },
-    });
-    fs::write(templates.join("bench.json"), template.to_string())?;
+    })
+}
+
+/// From the start of an indexer to the last committed offset.
+fn index(kafka: &Kafka, dir: &Path, url: String, group: &str) -> Result<Usage> {
+    let templates = dir.join("templates");
+    fs::create_dir_all(&templates)?;
+    fs::write(templates.join("bench.json"), template().to_string())?;
     let config = json!({
         "kafka": {"brokers": [kafka.bootstrap()], "topics": [TOPIC], "group": group},
         "elasticsearch": {"hosts": [url]},

@@ -56,6 +56,21 @@ impl Workload {
         ]
     }
 
+    /// The first lines of the workload of that name.
+    ///
+    /// # Panics
+    ///
+    /// There is none.
+    pub fn lines(name: &str, num: u64) -> Vec<String> {
+        let workload = Self::all().into_iter().find(|workload| workload.name == name).expect("a workload");
+        let line = |n| {
+            let mut line = String::new();
+            (workload.line)(n, &mut line);
+            line
+        };
+        (0..num).map(line).collect()
+    }
+
     /// Writes it below `dir`.
     ///
     /// # Errors

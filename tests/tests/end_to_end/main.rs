@@ -22,7 +22,6 @@ mod indexer_security;
 mod indexer_templates;
 mod ledger_rig;
 mod monitoring;
-mod moving;
 mod packaging;
 mod page;
 mod pipeline;

@@ -10,46 +10,16 @@ use millrace_shipper::encode::own_fields::{Origin, OwnFields};
 use millrace_shipper::encode::pattern::{Pattern, TIME_FIELD};
 use millrace_shipper::encode::{Content, Encoder, Flags, Line};
 use millrace_shipper::frame::plain::next_event;
+use millrace_tests::bench::workload::Workload;
 
 const NUM_LINES: u64 = 1_000;
-
-fn json_line(n: u64) -> String {
-    format!(
-        concat!(
-            r#"{{"time":"2026-11-23T12:00:{:02}.{:03}Z","level":"INFO","logger":"shop.checkout.PaymentService","#,
-            r#""thread":"http-nio-8080-exec-{}","request_id":"{:016x}","user":{{"id":{},"plan":"pro"}},"#,
-            r#""status":200,"duration_ms":{}.25,"message":"payment accepted for order {}"}}"#
-        ),
-        n % 60,
-        n % 1000,
-        n % 50,
-        n.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        n % 10_000,
-        n % 500,
-        n,
-    )
-}
-
-fn access_line(n: u64) -> String {
-    format!(
-        r#"10.0.{}.{} - - [23/Nov/2026:12:00:{:02} +0000] "GET /orders/{n}?page=2 HTTP/1.1" 200 {} "https://shop.example/" "Mozilla/5.0 (X11; Linux x86_64)""#,
-        n % 200,
-        n % 250,
-        n % 60,
-        n % 9_000,
-    )
-}
-
-fn text_line(n: u64) -> String {
-    format!("2026-11-23 12:00:{:02} INFO worker-{} order {n} is done", n % 60, n % 8)
-}
 
 fn stages(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("event");
     group.throughput(Throughput::Elements(NUM_LINES));
-    let lines = |line: fn(u64) -> String| (0..NUM_LINES).map(line).collect::<Vec<_>>();
+    let json = Workload::lines("json lines", NUM_LINES);
 
-    let window = lines(json_line).join("\n") + "\n";
+    let window = json.join("\n") + "\n";
     group.bench_function("frame", |bencher| {
         bencher.iter(|| {
             let mut rest = window.as_bytes();
@@ -60,7 +30,6 @@ fn stages(criterion: &mut Criterion) {
         });
     });
 
-    let json = lines(json_line);
     group.bench_function("identify", |bencher| {
         bencher.iter(|| {
             for line in &json {
@@ -79,8 +48,12 @@ fn stages(criterion: &mut Criterion) {
     );
     let workloads = [
         ("encode json", Content::Json, json.clone()),
-        ("encode text", Content::Text, lines(text_line)),
-        ("encode grok", Content::Pattern(Box::new(grok.expect("a known pattern"))), lines(access_line)),
+        ("encode text", Content::Text, Workload::lines("text lines of 60 bytes", NUM_LINES)),
+        (
+            "encode grok",
+            Content::Pattern(Box::new(grok.expect("a known pattern"))),
+            Workload::lines("access log, grok", NUM_LINES),
+        ),
     ];
     for (name, content, lines) in workloads {
         let mut encoder = Encoder::new(content, encoding_rs::UTF_8);

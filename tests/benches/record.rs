@@ -5,46 +5,44 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use millrace_common::json::Parser;
-use millrace_common::record::{CoveredRange, RecordId, SourceId};
+use millrace_common::record::{RecordId, SourceId};
 use millrace_indexer::bulk::batch::{Builder, Keep, Limits, Owner, Settles};
 use millrace_indexer::bulk::response;
 use millrace_indexer::config;
 use millrace_indexer::decode::{Incoming, identify};
 use millrace_indexer::map::{Actions, Flavor, Input, Plan, RuleOptions, ServerVersion, State};
 use millrace_indexer::route::{Router, RouterOptions};
+use millrace_shipper::encode::own_fields::{Origin, OwnFields};
+use millrace_shipper::encode::{Content, Encoder, Flags, Line};
+use millrace_tests::bench::out::template;
+use millrace_tests::bench::workload::Workload;
 use serde_json::json;
 
-const WALL: i64 = 1_795_435_200_000;
+/// A day after the lines.
+const WALL: i64 = 1_795_694_400_000;
 
-/// Records as the shipper makes them of JSON lines.
-fn values(num: u64) -> Vec<String> {
-    let value = |n: u64| {
-        format!(
-            concat!(
-                r#"{{"time":"2026-11-23T12:00:{:02}.{:03}Z","level":"INFO","logger":"shop.checkout.PaymentService","#,
-                r#""thread":"http-nio-8080-exec-{}","request_id":"{:016x}","user":{{"id":{},"plan":"pro"}},"#,
-                r#""status":200,"duration_ms":{}.25,"message":"payment accepted for order {}","#,
-                r#""@timestamp":"2026-11-23T12:00:{:02}.{:03}Z","host":{{"name":"web-1"}},"#,
-                r#""log":{{"file":{{"path":"/var/log/shop/checkout.log"}},"offset":{},"source":"Zm9vYmFyYmF6"}}}}"#
-            ),
-            n % 60,
-            n % 1000,
-            n % 50,
-            n.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            n % 10_000,
-            n % 500,
-            n,
-            n % 60,
-            n % 1000,
-            n * 300,
-        )
+const NUM_RECORDS: u64 = 1_000;
+
+/// Keys and values as the shipper makes them of JSON lines.
+fn records() -> (Vec<String>, Vec<String>) {
+    let source = SourceId::from_u64(7);
+    let origin = Origin { host_name: "web-1", path: "/var/log/shop/checkout.log", source };
+    let own = OwnFields::new(origin, &[]).expect("our fields");
+    let mut encoder = Encoder::new(Content::Json, encoding_rs::UTF_8);
+    let (mut offset, mut value) = (0, Vec::new());
+    let record = |line: String| {
+        let content = line.as_bytes();
+        let (flags, max_record) = (Flags::NONE, 900 << 10);
+        encoder.encode(
+            Line { content, offset, read_time_ms: WALL, flags, max_record, wrapper: None },
+            &own,
+            &mut value,
+        );
+        let id = RecordId::of(source, offset, content);
+        offset += content.len() as u64;
+        (id.to_string(), String::from_utf8(value.clone()).expect("JSON"))
     };
-    (0..num).map(value).collect()
-}
-
-fn key(n: u64) -> String {
-    let range = CoveredRange { start: n * 300, length: 300 };
-    RecordId { source: SourceId::from_u64(7), range, checksum: n as u32 }.to_string()
+    Workload::lines("json lines", NUM_RECORDS).into_iter().map(record).unzip()
 }
 
 fn plan(mappings: &serde_json::Value) -> Plan {
@@ -52,20 +50,8 @@ fn plan(mappings: &serde_json::Value) -> Plan {
     Plan::compile(mappings, &json!({}), &RuleOptions::default(), server).expect("a good mapping")
 }
 
-fn mappings() -> serde_json::Value {
-    let keyword = json!({"type": "keyword", "ignore_above": 256});
-    json!({"dynamic": "false", "properties": {
-        "@timestamp": {"type": "date"}, "time": {"type": "date"}, "message": {"type": "text"},
-        "level": keyword, "logger": keyword, "thread": keyword, "request_id": keyword,
-        "status": {"type": "short"}, "duration_ms": {"type": "float"},
-        "user": {"properties": {"id": {"type": "long"}, "plan": keyword}},
-        "host": {"properties": {"name": keyword}}, "attrs": {"type": "flattened"},
-        "log": {"properties": {"file": {"properties": {"path": keyword}}, "offset": {"type": "long"}, "source": keyword}},
-    }})
-}
-
 fn stages(criterion: &mut Criterion) {
-    let values = values(1_000);
+    let (keys, values) = records();
     let num_bytes: usize = values.iter().map(String::len).sum();
     let mut group = criterion.benchmark_group("record");
     group.throughput(Throughput::Elements(values.len() as u64));
@@ -83,7 +69,6 @@ fn stages(criterion: &mut Criterion) {
     let mut parsers: Vec<Parser> = values.iter().map(|_| Parser::default()).collect();
     let parsed = parsers.iter_mut().zip(&values);
     let documents: Vec<_> = parsed.map(|(parser, value)| parser.parse(value.as_bytes()).expect("JSON")).collect();
-    let keys: Vec<String> = (0..values.len() as u64).map(key).collect();
     let mut id = Vec::new();
     group.bench_function("identify", |bencher| {
         bencher.iter(|| {
@@ -114,7 +99,7 @@ fn stages(criterion: &mut Criterion) {
     });
 
     for (name, mappings) in [
-        ("map", mappings()),
+        ("map", template()["template"]["mappings"].clone()),
         (
             "map, two fields mapped",
             json!({"dynamic": "false", "properties": {
