@@ -46,6 +46,7 @@ pub(super) enum Misfit {
     DotsIntoNested,
     NestedInFlat,
     HeldNumber,
+    NeverAnswered,
 }
 
 impl Misfit {
@@ -68,6 +69,9 @@ impl Misfit {
             Self::CopyOfObject => "is an object in a field with `copy_to`",
             Self::NestedInFlat => "is an object that a template makes nested where `subobjects` is off",
             Self::HeldNumber => "gets a number of an earlier field, which Elasticsearch's parser holds",
+            Self::NeverAnswered => {
+                "is never answered by OpenSearch, where dots lead past `false_allow_templates` to a template"
+            }
             Self::DotsIntoNested => "is reached with dots through a nested object",
             Self::ScriptedField => "is written to a field with a script",
         }

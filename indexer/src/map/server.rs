@@ -13,6 +13,7 @@ pub(super) struct Behaviour {
     /// - a template that disables an object does not keep a dotted name from creating what is inside it;
     /// - the limit of depth is checked when new fields are merged, and terms that are too long when all else is done;
     /// - numbers in strings may have any exponent, and booleans no `ignore_malformed`;
+    /// - a text of the form of a date makes its new name one, even if its month does not have the day, for patterns with `y`;
     /// - a year of ten digits ends the search among the formats of a date.
     pub has_old_parser: bool,
     /// How new fields count against `total_fields.limit`.

@@ -2,8 +2,12 @@
 //!
 //! `MILLRACE_PAIRS` sets how many documents are tried on each server, `MILLRACE_SEED` where the generator begins.
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
 use millrace_tests::elasticsearch::{Elasticsearch, Options};
+use millrace_tests::http;
+use serde_json::json;
 
 use crate::agreement;
 
@@ -38,4 +42,21 @@ fn opensearch_2_19_agrees() -> Result<()> {
 #[test]
 fn opensearch_3_3_agrees() -> Result<()> {
     agree("opensearch:3.3.0", 2_000)
+}
+
+/// The plan refuses such documents. Should a later OpenSearch answer, the rule is to be bound to the versions before it.
+#[test]
+fn opensearch_3_3_never_answers_where_dots_lead_past_false_allow_templates() -> Result<()> {
+    let node = Elasticsearch::start(&Options { server: "opensearch:3.3.0".to_owned(), ..Options::default() })?;
+    let template = json!({"strings": {"match_mapping_type": "string", "mapping": {"type": "keyword"}}});
+    let body = json!({"mappings": {"dynamic": "false_allow_templates", "dynamic_templates": [template]}});
+    let answers = |index: &str, document: &str| -> Result<bool> {
+        node.call("PUT", &format!("/{index}"), Some(&body))?;
+        let url = format!("{}/{index}/_doc", node.url());
+        Ok(http::request_within(Duration::from_secs(10), "POST", &url, Some(document.to_owned())).is_ok())
+    };
+    ensure!(answers("inside", r#"{"o":{"x":"a"}}"#)?);
+    ensure!(answers("unmatched", r#"{"o.x":1}"#)?);
+    ensure!(!answers("matched", r#"{"o.x":"a"}"#)?);
+    node.kill9()
 }

@@ -13,6 +13,10 @@ pub(in crate::map) struct Moment {
     pub nanos: u32,
 }
 
+impl Moment {
+    const EPOCH: Self = Self { seconds: 0, nanos: 0 };
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::map) enum ParsedDate {
     At(Moment),
@@ -87,6 +91,15 @@ impl DateFormats {
             }
         }
         answer
+    }
+
+    /// Whether a text of a new name makes it a date.
+    pub(in crate::map) fn detect(&self, text: &str, server: Behaviour) -> ParsedDate {
+        let has_form = |format: &Format| matches!(format, Format::Pattern(pattern) if pattern.has_form(text));
+        match self.parse_text(text) {
+            ParsedDate::No if server.has_old_parser && self.0.iter().any(has_form) => ParsedDate::At(Moment::EPOCH),
+            answer => answer,
+        }
     }
 
     pub(in crate::map) fn check(&self, value: Value<'_, '_>, is_nanos: bool) -> Fit {

@@ -4,7 +4,11 @@ use super::date::{Moment, ParsedDate, days_from_epoch, offset};
 
 /// A compiled pattern. Letters not known here make it unknown as a whole.
 #[derive(Clone, Debug)]
-pub(in crate::map) struct Pattern(Vec<Part>);
+pub(in crate::map) struct Pattern {
+    parts: Vec<Part>,
+    /// Its years are of an era (`y`, not `u`): Java leaves such dates unresolved and never asks whether they have the day.
+    is_of_era: bool,
+}
 
 #[derive(Clone, Debug, PartialEq)]
 enum Part {
@@ -72,7 +76,8 @@ impl Pattern {
         let chars: Vec<char> = text.chars().collect();
         let mut at = 0;
         let parts = Self::parts(&chars, &mut at, false)?;
-        (at == chars.len()).then_some(Self(parts))
+        let is_of_era = text.split('\'').step_by(2).any(|unquoted| unquoted.contains('y'));
+        (at == chars.len()).then_some(Self { parts, is_of_era })
     }
 
     fn parts(chars: &[char], at: &mut usize, is_inner: bool) -> Option<Vec<Part>> {
@@ -166,11 +171,16 @@ impl Pattern {
 
     pub(in crate::map) fn parse_text(&self, text: &str) -> ParsedDate {
         let mut read = Read::default();
-        match read.parts(&self.0, text) {
+        match read.parts(&self.parts, text) {
             Some("") => read.resolve(),
             _ if read.is_unsure => ParsedDate::Unsure,
             _ => ParsedDate::No,
         }
+    }
+
+    /// Whether the text has the form of a date to a server that does not resolve it for that.
+    pub(in crate::map) fn has_form(&self, text: &str) -> bool {
+        self.is_of_era && Read::default().parts(&self.parts, text) == Some("")
     }
 }
 

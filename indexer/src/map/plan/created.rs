@@ -208,7 +208,7 @@ impl Detector<'_> {
         }
         if !is_long && !is_double && self.model.date_detection {
             for (i, (_, formats)) in self.model.dynamic_dates.iter().enumerate() {
-                match formats.parse_text(text) {
+                match formats.detect(text, self.model.server) {
                     ParsedDate::At(_) => return Some((Detected::Date, i)),
                     ParsedDate::Unsure => return None,
                     ParsedDate::No => {}

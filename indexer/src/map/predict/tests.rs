@@ -173,3 +173,34 @@ fn a_date_of_elasticsearch_9_leaves_its_number_in_the_parser() {
     check(NINE, &mappings, &[(document, held)]);
     check(EIGHT, &mappings, &[(document, "accepted")]);
 }
+
+#[test]
+fn the_old_parser_makes_a_date_of_what_has_its_form_only() {
+    let mappings = json!({"dynamic_date_formats": ["yyyy-MM-dd"]});
+    let refused = "h of type date is not a date in any of the field's formats: \"2020-02-30\"";
+    for server in [SEVEN, OPENSEARCH] {
+        check(server, &mappings, &[(r#"{"h":"2020-02-30"}"#, refused), (r#"{"h":"2020-02-32"}"#, "accepted")]);
+    }
+    check(EIGHT, &mappings, &[(r#"{"h":"2020-02-30"}"#, "accepted")]);
+    let of_no_era = json!({"dynamic_date_formats": ["uuuu-MM-dd"]});
+    check(SEVEN, &of_no_era, &[(r#"{"h":"2020-02-30"}"#, "accepted")]);
+}
+
+#[test]
+fn what_opensearch_never_answers_is_refused() {
+    let mappings = json!({"dynamic": "false_allow_templates", "dynamic_templates": [
+        {"strings": {"match_mapping_type": "string", "mapping": {"type": "keyword"}}},
+        {"objects": {"match_mapping_type": "object", "match": "p", "mapping": {"type": "object"}}}
+    ]});
+    let refused = "o of type object is never answered by OpenSearch, where dots lead past `false_allow_templates` to a \
+                   template: \"a\"";
+    let cases = [
+        (r#"{"o.x":"a"}"#, refused),
+        (r#"{"o.y.x":"a"}"#, refused),
+        (r#"{"o.x":["a"]}"#, "accepted"),
+        (r#"{"o.x":1}"#, "accepted"),
+        (r#"{"o":{"x":"a"}}"#, "accepted"),
+        (r#"{"p.x":"a"}"#, "accepted"),
+    ];
+    check(ServerVersion::opensearch(3, 3), &mappings, &cases);
+}

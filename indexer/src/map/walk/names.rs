@@ -1,6 +1,6 @@
 //! Dotted names: objects inside each other on the way to a member.
 
-use millrace_common::json::Kind;
+use millrace_common::json::{Kind, Value};
 
 use super::{Member, Place, Walk, Way, What, is_java_space, is_runtime};
 use crate::map::check::Misfit;
@@ -127,6 +127,10 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                     // Refused before it counts as a new field.
                     return self.note(What::Misfit { misfit, type_name }, way, path, member);
                 }
+                if never_answered(detector, way, after, member.value) {
+                    let what = What::Misfit { misfit: Misfit::NeverAnswered, type_name: "object".to_owned() };
+                    return self.note(what, way, path, member);
+                }
                 let Some(created) = self.new_object(place, way, member) else { return };
                 match created.child {
                     Child::Object(id) => {
@@ -157,6 +161,17 @@ fn leads_to_disabled(model: &Model, object: &Object, rest: &str) -> bool {
         Some(Child::Object(id)) => !model.object(*id).is_enabled || leads_to_disabled(model, model.object(*id), after),
         _ => false,
     }
+}
+
+/// Whether a template maps the last part of a dotted name and none the object on the way: OpenSearch 3.3 then asks for a
+/// mapping without the object, and waits for it without end.
+fn never_answered(detector: Detector<'_>, way: &Way<'_, '_>, after: &str, value: Value<'_, '_>) -> bool {
+    let is_scalar = !matches!(value.kind(), Kind::Null | Kind::Array | Kind::Object);
+    let (path, last) = (way.path(), after.rsplit('.').next().unwrap_or(after));
+    detector.dynamic == Dynamic::FalseAllowTemplates
+        && is_scalar
+        && !detector.takes(&path, way.name, None)
+        && detector.takes(&format!("{path}.{after}"), last, Some(value))
 }
 
 /// Why dots cannot lead through a new name, to the old parser.

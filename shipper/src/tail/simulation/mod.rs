@@ -373,6 +373,23 @@ impl World {
         self.trace.push(format!("rotate {}", path.display()));
         self.files.rename(&path, &to);
         self.files.create(&path, b"");
+        if !self.has_copies && self.random.chance(15) {
+            self.write_and_kill();
+        }
+    }
+
+    /// Killed soon after a rotation: what was decided of its events may not be durable yet.
+    fn write_and_kill(&mut self) {
+        self.append();
+        for _ in 0..=self.random.below(8) {
+            match self.random.chance(30) {
+                true => self.append(),
+                false => self.scan(),
+            }
+            self.pass(Duration::from_millis(50));
+            self.tailer.iter_mut().for_each(|tailer| _ = tailer.turn(self.now, Duration::ZERO));
+        }
+        self.kill();
     }
 
     /// As `logrotate` does it with `copytruncate`, between two events. Nothing is written in between.
