@@ -66,7 +66,7 @@ impl Misfit {
             Self::NulInKey => "has a NUL character in a key",
             Self::TooDeep => "is nested deeper than `depth_limit`",
             Self::WriteToAlias => "is written to a field alias",
-            Self::CopyOfObject => "is an object in a field with `copy_to`",
+            Self::CopyOfObject => "is an object in a field with `copy_to`, or gets the copy of one",
             Self::NestedInFlat => "is an object that a template makes nested where `subobjects` is off",
             Self::HeldNumber => "gets a number of an earlier field, which Elasticsearch's parser holds",
             Self::NeverAnswered => {

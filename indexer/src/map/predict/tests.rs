@@ -204,3 +204,30 @@ fn what_opensearch_never_answers_is_refused() {
     ];
     check(ServerVersion::opensearch(3, 3), &mappings, &cases);
 }
+
+#[test]
+fn opensearch_3_copies_the_brace_of_an_object_that_a_field_has_ignored() {
+    let mappings = |target: Value| {
+        json!({"dynamic": false, "properties": {
+            "f": {"type": "long", "ignore_malformed": true, "copy_to": ["zz"]}, "zz": target
+        }})
+    };
+    let three = ServerVersion::opensearch(3, 3);
+    let refused = "zz of type keyword is an object in a field with `copy_to`, or gets the copy of one: {\"a\":1}";
+    check(three, &mappings(json!({"type": "keyword"})), &[(r#"{"f":{"a":1}}"#, refused), (r#"{"f":"x"}"#, "accepted")]);
+    let lenient = json!({"type": "long", "ignore_malformed": true});
+    check(three, &mappings(lenient), &[(r#"{"f":{"a":1}}"#, "accepted")]);
+}
+
+#[test]
+fn a_null_in_an_array_is_a_new_name_to_strict_allow_templates() {
+    let mappings = json!({"dynamic": "strict_allow_templates", "dynamic_templates": [
+        {"all": {"match_mapping_type": "*", "mapping": {"type": "keyword"}}}
+    ]});
+    let refused = "a is not mapped and the mapping is strict";
+    check(
+        OPENSEARCH,
+        &mappings,
+        &[(r#"{"a":[null,1]}"#, refused), (r#"{"a":[1,null]}"#, refused), (r#"{"a":[1]}"#, "accepted")],
+    );
+}

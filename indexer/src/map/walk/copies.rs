@@ -36,7 +36,10 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             && self.model.server.ignores_any_malformed
             && ignores_any_malformed(field, self.model)
         {
-            // The field has swallowed the object: nothing is left to copy.
+            // The field has swallowed the object: nothing is left to copy but, for some, its closing brace.
+            if self.model.server.ignores_objects {
+                self.copy_of_brace(target, way, member);
+            }
             return;
         }
         if member.value.kind() == Kind::Object {
@@ -97,6 +100,25 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                     }
                     _ => {}
                 },
+            },
+        }
+    }
+
+    /// The target meets the end of an object that the field has ignored.
+    fn copy_of_brace(&mut self, target: &str, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
+        let model = self.model;
+        match model.find(target) {
+            Some(Child::Field(id)) => {
+                let field = model.field(id);
+                if !ignores_any_malformed(field, model) {
+                    let what = What::Misfit { misfit: Misfit::CopyOfObject, type_name: field.type_name.clone() };
+                    self.note(what, way, field.path.clone(), member);
+                }
+            }
+            Some(Child::Object(_)) => self.note_member(What::Unsure, way, member),
+            None => match model.nearest(target) {
+                Child::Object(id) if model.object(id).dynamic == Dynamic::False => {}
+                _ => self.note_member(What::Unsure, way, member),
             },
         }
     }

@@ -63,6 +63,8 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         value: Value<'p, 't>,
     ) {
         match value.kind() {
+            // Even beside elements that a template maps.
+            Kind::Null if place.dynamic == Dynamic::StrictAllowTemplates => self.unmapped_null(place, way, member),
             Kind::Null => {}
             // An array is looked up among the templates as an object.
             Kind::Array
