@@ -239,7 +239,12 @@ impl TemplateKind {
 
     /// Who manages a template, and its version.
     pub fn origin(self, body: &Value) -> (Option<&str>, Option<i64>) {
-        let meta = if self == Self::Policy { body.pointer("/policy/_meta") } else { body.get("_meta") };
+        let meta = body.pointer(match self {
+            Self::Policy => "/policy/_meta",
+            // Elasticsearch knows no notes beside the mappings of these.
+            Self::Legacy => "/mappings/_meta",
+            Self::Component | Self::Index => "/_meta",
+        });
         let managed_by = meta.and_then(|meta| meta.get("managed_by")?.as_str());
         // Elasticsearch counts the versions of policies by itself, so that ours is among its notes.
         let version =

@@ -12,6 +12,8 @@ use millrace_tests::process::Launch;
 use millrace_tests::{scratch, servers};
 use serde_json::{Value, json};
 
+use crate::legacy;
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs `indexer …` to its end. Gives its exit code and what it printed.
@@ -116,6 +118,11 @@ fn apply_and_diff_agree_and_leave_newer_and_foreign_templates_alone() -> Result<
     ensure!(code == 0 && output.contains("updated"), "{code}: {output}");
     ensure!(run("diff")?.0 == 0);
     Ok(())
+}
+
+#[test]
+fn legacy_templates_rule_by_their_order() -> Result<()> {
+    legacy::templates_rule_by_their_order(Elasticsearch::shared()?, "templates-legacy", "flattened")
 }
 
 #[test]

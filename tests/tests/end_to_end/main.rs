@@ -21,6 +21,7 @@ mod indexer_rows;
 mod indexer_security;
 mod indexer_templates;
 mod ledger_rig;
+mod legacy;
 mod monitoring;
 mod packaging;
 mod page;

@@ -6,6 +6,8 @@ mod chaos;
 mod differential;
 mod footprint;
 mod indexer;
+#[path = "../end_to_end/legacy.rs"]
+mod legacy;
 #[path = "../end_to_end/reload_rig.rs"]
 mod reload_rig;
 mod shipper;

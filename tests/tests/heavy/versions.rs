@@ -10,6 +10,8 @@ use millrace_tests::process::Launch;
 use millrace_tests::{scratch, servers};
 use serde_json::Value;
 
+use crate::legacy;
+
 const LIMIT: Duration = Duration::from_secs(120);
 const NUM_RECORDS: u64 = 200;
 
@@ -75,6 +77,7 @@ fn works_on(server: &str, flattened: &str) -> Result<()> {
     let mut diff = diff.start()?;
     let code = diff.wait(LIMIT)?;
     ensure!(code == 0, "{}", diff.output());
+    legacy::templates_rule_by_their_order(&node, &format!("{name}-legacy"), flattened)?;
     node.stop()
 }
 

@@ -18,7 +18,7 @@ pub(super) fn top_keys(kind: TemplateKind) -> &'static [&'static str] {
             "deprecated",
         ],
         TemplateKind::Component => &["template", "version", "_meta", "deprecated", "allow_auto_create"],
-        TemplateKind::Legacy => &["index_patterns", "order", "version", "settings", "mappings", "aliases", "_meta"],
+        TemplateKind::Legacy => &["index_patterns", "order", "version", "settings", "mappings", "aliases"],
     }
 }
 

@@ -100,6 +100,15 @@ fn legacy_templates_all_apply_by_order_unless_an_index_template_matches() {
 }
 
 #[test]
+fn who_manages_a_legacy_template_stands_in_its_mappings() {
+    let body = json!({"index_patterns": "a*", "version": 3, "mappings": {"_meta": {"managed_by": "millrace"}}});
+    assert_eq!(TemplateKind::Legacy.origin(&body), (Some("millrace"), Some(3)));
+    // Elasticsearch refuses it beside them.
+    let found = faults("legacy/logs.json", json!({"index_patterns": "a*", "_meta": {"managed_by": "millrace"}}));
+    assert!(found.iter().any(|fault| fault.contains("`_meta` is not known")), "{found:?}");
+}
+
+#[test]
 fn a_typo_is_named_by_file_and_path_with_a_suggestion() {
     let template = |mappings: Value| json!({"index_patterns": ["a"], "template": {"mappings": mappings}});
     let check = |body: Value, expected: &str| {
