@@ -190,10 +190,11 @@ impl DeadLetters {
 
 fn client(config: &ClientConfig, sender: &mpsc::Sender<Delivered>) -> Result<Client, KafkaError> {
     let sender = sender.clone();
-    config.create_with_context(Reports::new(move |letter: Box<Letter>, result| {
+    let reports = Reports::new(move |letter: Box<Letter>, result| {
         // The owner hangs up only when it is done with everything.
         let _ = sender.send(Delivered { letter: *letter, result });
-    }))
+    });
+    kafka::create(config, reports)
 }
 
 /// Of the operator's options those that both kinds of clients know: security, sockets, names.

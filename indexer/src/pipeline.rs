@@ -122,7 +122,7 @@ fn probe(settings: &Kafka) -> anyhow::Result<BaseConsumer<consume::Context>> {
     let mut config: ClientConfig = kafka::consumer("indexer", &settings.brokers, &settings.group, &settings.options)?;
     config.remove("group.id");
     // With our context, so that a refused login is told, and not only that nobody answers.
-    config.create_with_context(consume::Context::default()).context("cannot set up the Kafka client")
+    kafka::create(&config, consume::Context::default()).context("cannot set up the Kafka client")
 }
 
 /// Waits until a broker answers. Returns how many partitions the topics have together; `None` if the end, or a restart, is wanted first.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::client::{Client, ClientContext};
-use rdkafka::producer::{BaseProducer, Producer};
+
+use super::create_admin;
 
 /// How long a new client may take to hear of the topic.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,8 +40,8 @@ impl Suspicion {
 /// Whether a new client with the settings of `client` hears of `topic`, and `client` does not. The last question gets more time
 /// than the new client took: a slow broker cuts nobody off.
 pub fn is_cut_off<C: ClientContext>(client: &Client<C>, config: &ClientConfig, topic: &str) -> bool {
-    let anew: Result<BaseProducer, _> = config.create();
-    let is_reachable = anew.is_ok_and(|anew| anew.client().fetch_metadata(Some(topic), PATIENCE).is_ok());
+    let anew = create_admin(config);
+    let is_reachable = anew.is_ok_and(|anew| anew.inner().fetch_metadata(Some(topic), PATIENCE).is_ok());
     is_reachable && client.fetch_metadata(Some(topic), PATIENCE * 3).is_err()
 }
 

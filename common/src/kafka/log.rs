@@ -1,19 +1,23 @@
 //! What librdkafka says, as log lines of ours, without the flood of repeats while a broker is down.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::{Login, LogsIn};
+
 /// The context of a client that has nothing else to do, and what other contexts hand their log and error callbacks to. Each
 /// message is told once per interval, with the number left out.
 #[derive(Debug)]
 pub struct Log {
+    login: Login,
     repeats: Mutex<Repeats>,
     trouble: Mutex<Option<String>>,
 }
@@ -27,7 +31,8 @@ impl Default for Log {
 impl Log {
     /// A log that tells the same thing every ten seconds at most.
     pub fn new() -> Self {
-        Self { repeats: Mutex::new(Repeats::new(Duration::from_secs(10))), trouble: Mutex::default() }
+        let repeats = Mutex::new(Repeats::new(Duration::from_secs(10)));
+        Self { login: Login::default(), repeats, trouble: Mutex::default() }
     }
 
     /// What the client last had trouble with: the broker, the cause, and what to do where we know.
@@ -94,6 +99,12 @@ impl Log {
 }
 
 impl ClientContext for Log {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.login.renew()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.write(level, facility, message);
     }
@@ -103,6 +114,12 @@ impl ClientContext for Log {
         if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PartitionEOF)) {
             Self::error(self, &error, reason);
         }
+    }
+}
+
+impl LogsIn for Log {
+    fn login(&self) -> &Login {
+        &self.login
     }
 }
 
@@ -119,6 +136,11 @@ fn remedy(reason: &str) -> Option<&'static str> {
         )
     } else if is("certificate required") || is("bad certificate") {
         Some("the broker wants a certificate: set `ssl.certificate.location` and `ssl.key.location`")
+    } else if is("invalid_token") || is("oauthbearer authentication fail") {
+        Some(
+            "the broker takes no token with this key, issuer, audience or lifetime: compare the one in \
+             `sasl.oauthbearer.token_file` with its settings",
+        )
     } else if is("authentication fail") {
         Some("compare `sasl.mechanism`, `sasl.username` and the password with the broker's")
     } else {

@@ -1,6 +1,9 @@
 //! Kafka clients: the operator's options made into a librdkafka configuration that keeps the promises.
 
 mod login;
+mod token;
+mod oauth;
+mod client;
 mod names;
 mod options;
 mod refused;
@@ -17,9 +20,12 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
 use crate::config::{Secret, nearest, without_login};
+use oauth::{EXTENSIONS, TOKEN_FILE};
 use options::{FILE, canonical, is_secret};
 
+pub use client::{LogsIn, create, create_admin};
 pub use log::Log;
+pub use oauth::Login;
 pub use options::Options;
 pub use reports::Reports;
 
@@ -147,6 +153,10 @@ fn check_option(role: Role, name: &str, base: &str, value: &str) -> Option<Optio
     if base != name {
         return None;
     }
+    if name == EXTENSIONS {
+        let why = oauth::extensions(value).err()?;
+        return Some(OptionFault::option(name, why, "write for example `logicalCluster=lkc-1,identityPoolId=pool-1`"));
+    }
     // The library is asked, so that what is accepted here is accepted when the client is made.
     let result = ClientConfig::new().set(name, value).create_native_config();
     let refusal = match result {
@@ -154,6 +164,9 @@ fn check_option(role: Role, name: &str, base: &str, value: &str) -> Option<Optio
         Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
             let names = names::NAMES.iter().map(|(known, _, _)| *known);
             let remedy = match nearest(name, names) {
+                _ if TOKEN_FILE.strip_suffix(FILE) == Some(name) => {
+                    format!("name a file that holds it in `{TOKEN_FILE}`")
+                }
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "see librdkafka's configuration page for the names".to_owned(),
             };
@@ -190,6 +203,8 @@ fn build(
     let mut config = ClientConfig::new();
     for (name, value) in options.iter() {
         match name.strip_suffix(FILE) {
+            // Ours; what stands for them is set below.
+            _ if [TOKEN_FILE, EXTENSIONS].contains(&name) => {}
             Some(base) if is_secret(base) => match Secret::from_file(value).read() {
                 Ok(secret) => {
                     config.set(canonical(base), secret);
@@ -203,6 +218,11 @@ fn build(
     }
     if !faults.is_empty() {
         return Err(OptionFaults(faults));
+    }
+    if let Some(file) = options.get(TOKEN_FILE) {
+        // Faulty ones were told above.
+        let extensions = options.get(EXTENSIONS).map(oauth::extensions).transpose().ok().flatten().unwrap_or_default();
+        oauth::set(&mut config, file, &extensions);
     }
     let addresses: Vec<&str> = brokers.iter().flat_map(|entry| entry.split(',')).map(str::trim).collect();
     config.set("metadata.broker.list", addresses.join(","));

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::names::NAMES;
+use super::oauth::TOKEN_FILE;
 
 /// Options by librdkafka's names. Debug and Serialize print `***` for passwords and keys.
 ///
@@ -33,9 +34,10 @@ impl Options {
         self.0.insert(name.into(), value.into());
     }
 
-    /// The files that hold values of options: certificates, keys, secrets.
+    /// The files that hold values of options: certificates, keys, secrets. Not a token, which clients read anew by themselves.
     pub fn files(&self) -> impl Iterator<Item = PathBuf> {
-        let named = self.iter().filter(|(name, _)| name.ends_with(".location") || name.ends_with(FILE));
+        let is_file = |name: &str| name.ends_with(".location") || name.ends_with(FILE) && name != TOKEN_FILE;
+        let named = self.iter().filter(move |(name, _)| is_file(name));
         named.map(|(_, path)| PathBuf::from(path))
     }
 
@@ -82,7 +84,11 @@ impl JsonSchema for Options {
 /// Whether the value of the option must not be printed.
 pub(super) fn is_secret(name: &str) -> bool {
     let name = name.strip_suffix(FILE).unwrap_or(name);
-    name.ends_with("password") || name.ends_with("secret") || name == "ssl.key.pem" || name == "sasl.oauthbearer.config"
+    name == "sasl.oauthbearer.token"
+        || name.ends_with("password")
+        || name.ends_with("secret")
+        || name == "ssl.key.pem"
+        || name == "sasl.oauthbearer.config"
 }
 
 /// Ends the twin of a secret option that names a file.

@@ -40,7 +40,12 @@ const BOTH: &[Rule] = &[
     never(
         &["sasl.oauthbearer.method"],
         "asks a provider for tokens (OIDC), which this build of librdkafka cannot: it has no HTTP client",
-        "log in with SCRAM over TLS or with a client certificate",
+        "let an agent beside this program fetch them, and name its file in `sasl.oauthbearer.token_file`",
+    ),
+    never(
+        &["sasl.oauthbearer.config", "enable.sasl.oauthbearer.unsecure.jwt"],
+        "is about tokens that are unsigned",
+        "remove it, and see `sasl.oauthbearer.token_file`",
     ),
 ];
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, OwnedResourceSpecifier, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, OwnedResourceSpecifier, ResourceSpecifier};
 use rdkafka::error::KafkaError;
+
+use super::create_admin;
 
 /// Values by name.
 pub type Settings = BTreeMap<String, String>;
@@ -29,7 +30,7 @@ pub fn of_topics(
     topics: &[&str],
     patience: Duration,
 ) -> Result<Vec<(String, Settings)>, SettingsError> {
-    let client: AdminClient<DefaultClientContext> = config.create()?;
+    let client = create_admin(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let options = AdminOptions::new().request_timeout(Some(patience));
     let names: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();

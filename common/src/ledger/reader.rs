@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::kafka::{Log, set_default};
+use crate::kafka::{self, Log, set_default};
 
 /// How long the broker may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ impl Reader {
         config.set("enable.partition.eof", "true");
         set_default(&mut config, "fetch.message.max.bytes", "1048576");
         set_default(&mut config, "queued.max.messages.kbytes", "1024");
-        let consumer: BaseConsumer<Log> = config.create_with_context(Log::new()).map_err(ReadError::Client)?;
+        let consumer: BaseConsumer<Log> = kafka::create(&config, Log::new()).map_err(ReadError::Client)?;
         let consumer = ManuallyDrop::new(consumer);
         let mut list = TopicPartitionList::new();
         let mut positions = BTreeMap::new();

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
+
+use crate::kafka::{self, Log};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -37,7 +38,7 @@ fn words() -> String {
 /// # Errors
 /// The broker does not answer, or refuses.
 pub fn create_missing(config: &ClientConfig, topics: &[&str], like: &str) -> Result<(), TopicError> {
-    let client: AdminClient<DefaultClientContext> = config.create().map_err(TopicError::Client)?;
+    let client = kafka::create_admin(config).map_err(TopicError::Client)?;
     let metadata = client.inner().fetch_metadata(None, TIMEOUT).map_err(TopicError::Unreachable)?;
     let is_there = |name: &str| metadata.topics().iter().any(|topic| topic.name() == name);
     let model = metadata.topics().iter().find(|topic| topic.name() == like);
@@ -68,7 +69,7 @@ pub fn create_missing(config: &ClientConfig, topics: &[&str], like: &str) -> Res
 
 /// A broker may hear of a new topic later than the controller that made it.
 fn await_partitions(
-    client: &AdminClient<DefaultClientContext>,
+    client: &AdminClient<Log>,
     runtime: &tokio::runtime::Runtime,
     topic: &str,
 ) -> Result<(), TopicError> {

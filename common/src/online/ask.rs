@@ -5,8 +5,6 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rdkafka::admin::AdminClient;
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord};
@@ -17,7 +15,7 @@ use super::Finding;
 use super::clocks::Heartbeats;
 use super::topics::{self, Topic};
 use crate::kafka::settings::{self, Settings};
-use crate::kafka::{Log, Reports};
+use crate::kafka::{self, Log, Reports};
 use crate::ledger::SOURCES;
 use crate::ledger::reader::{ReadError, Reader};
 
@@ -31,7 +29,7 @@ const MAX_PROBE_BYTES: i64 = 16 << 20;
 /// # Errors
 /// No broker answers.
 pub fn describe(config: &ClientConfig, names: &[&str]) -> Result<Vec<Option<Topic>>> {
-    let client: AdminClient<DefaultClientContext> = config.create().context("cannot make a Kafka client")?;
+    let client = kafka::create_admin(config).context("cannot make a Kafka client")?;
     let metadata = client.inner().fetch_metadata(None, PATIENCE).context("Kafka does not answer")?;
     let find = |name: &&str| {
         let topic = metadata.topics().iter().find(|topic| topic.name() == *name);
@@ -91,7 +89,7 @@ pub fn may_write(config: &ClientConfig, topic: &Topic) -> Result<Option<Finding>
         // Nobody waits for a second word.
         let _ = sender.try_send(result);
     };
-    let producer: BaseProducer<Reports<Box<()>>> = config.create_with_context(Reports::new(report))?;
+    let producer: BaseProducer<Reports<Box<()>>> = kafka::create(&config, Reports::new(report))?;
     let value = vec![0_u8; max as usize + 1];
     let sent = producer.send(BaseRecord::with_opaque_to(&topic.name, Box::new(())).key("check").payload(&value));
     let outcome = match sent {
@@ -123,7 +121,7 @@ pub fn may_write(config: &ClientConfig, topic: &Topic) -> Result<Option<Finding>
 pub fn may_read(config: &ClientConfig, topic: &Topic) -> Result<Option<Finding>> {
     let mut config = config.clone();
     config.set("enable.partition.eof", "true");
-    let consumer: BaseConsumer<Log> = config.create_with_context(Log::new())?;
+    let consumer: BaseConsumer<Log> = kafka::create(&config, Log::new())?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&topic.name, 0, Offset::End)?;
     consumer.assign(&list)?;

@@ -125,5 +125,5 @@ fn client(config: &ClientConfig) -> Result<(Client, mpsc::Receiver<Published>), 
             let _ = sender.send(Published { token, result });
         }
     });
-    Ok((config.create_with_context(reports)?, published))
+    Ok((kafka::create(config, reports)?, published))
 }

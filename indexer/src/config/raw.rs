@@ -50,7 +50,7 @@ pub struct Kafka {
     /// Consumer group; instances of one group share the partitions.
     #[serde(default = "group")]
     pub group: String,
-    /// Further librdkafka settings. Those that break delivery are refused.
+    /// Further librdkafka settings. Those that break delivery are refused. `sasl.oauthbearer.token_file` names a file with a token.
     #[serde(default)]
     pub options: Options,
 }

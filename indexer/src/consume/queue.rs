@@ -1,6 +1,6 @@
 //! The messages of one partition, many at a time.
 //!
-//! The only module that calls librdkafka itself: the queue of the `rdkafka` crate hands out one message per call, each with
+//! Calls librdkafka itself: the queue of the `rdkafka` crate hands out one message per call, each with
 //! an event of its own and looks at the clock, which together cost as much as mapping a small record.
 
 use std::collections::VecDeque;

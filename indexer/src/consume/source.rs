@@ -2,11 +2,12 @@
 //! in its own time.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use millrace_common::kafka::{self, Log, OptionFaults, cut_off};
-use rdkafka::client::ClientContext;
+use millrace_common::kafka::{self, Log, Login, LogsIn, OptionFaults, cut_off};
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -41,6 +42,7 @@ pub enum Rebalance {
 #[derive(Default)]
 pub struct Context {
     noted: Mutex<Noted>,
+    login: Login,
     log: Log,
 }
 
@@ -63,12 +65,24 @@ impl Context {
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.login.renew()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.log.write(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.log.error(&error, reason);
+    }
+}
+
+impl LogsIn for Context {
+    fn login(&self) -> &Login {
+        &self.login
     }
 }
 
@@ -133,7 +147,7 @@ impl Source {
         // A full queue is looked at again this much later.
         kafka::set_default(&mut config, "fetch.queue.backoff.ms", "10");
         kafka::set_default(&mut config, "fetch.wait.max.ms", "100");
-        let mut consumer: BaseConsumer<Context> = config.create_with_context(Context::default())?;
+        let mut consumer: BaseConsumer<Context> = kafka::create(&config, Context::default())?;
         consumer.set_nonempty_callback(wake);
         let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics)?;

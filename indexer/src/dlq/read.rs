@@ -83,7 +83,7 @@ impl Topic {
         kafka::set_default(&mut config, "fetch.message.max.bytes", "1048576");
         kafka::set_default(&mut config, "fetch.wait.max.ms", "100");
         kafka::set_default(&mut config, "queued.max.messages.kbytes", &(settings.memory >> 14).max(256).to_string());
-        let consumer = config.create_with_context(Log::new()).map_err(ReadError::Client)?;
+        let consumer = kafka::create(&config, Log::new()).map_err(ReadError::Client)?;
         let consumer: ManuallyDrop<BaseConsumer<Log>> = ManuallyDrop::new(consumer);
         let mut ends = BTreeMap::new();
         let mut num_offsets = 0;

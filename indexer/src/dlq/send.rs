@@ -253,7 +253,7 @@ fn client(config: &ClientConfig, delivered: &Delivered) -> Result<Client, ReadEr
     let reports = Reports::new(move |outgoing, result| {
         delivered.lock().unwrap_or_else(PoisonError::into_inner).push((outgoing, result));
     });
-    config.create_with_context(reports).map(ManuallyDrop::new).map_err(ReadError::Client)
+    kafka::create(config, reports).map(ManuallyDrop::new).map_err(ReadError::Client)
 }
 
 fn is_too_large(error: &KafkaError) -> bool {

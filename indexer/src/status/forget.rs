@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use millrace_common::exit::Exit;
-use millrace_common::kafka;
+use millrace_common::kafka::{self, Reports};
 use millrace_common::ledger::sources::{HostState, SourceKey};
 use millrace_common::ledger::{SOURCES, encode};
 use millrace_common::terminal::escape;
@@ -49,7 +49,9 @@ fn remove(config: &Config, keys: &[SourceKey]) -> Result<()> {
     let mut client = kafka::producer("indexer", &config.kafka.brokers, &options)?;
     // A person waits for this one.
     client.set("message.timeout.ms", TIMEOUT.as_millis().to_string());
-    let producer: BaseProducer = client.create().context("cannot set up the Kafka client")?;
+    let reports = Reports::new(|(), _| {});
+    let producer: BaseProducer<Reports<()>> =
+        kafka::create(&client, reports).context("cannot set up the Kafka client")?;
     for key in keys {
         let key = encode(key);
         let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(SOURCES).key(&key);

@@ -122,7 +122,7 @@ impl Reading {
             config.map_err(WatchError::Options)
         };
         let readers = [Reader::open(config()?, &[SOURCES])?, Reader::open(config()?, &[INDEXED])?];
-        let asking = config()?.create_with_context(Context::default()).map_err(WatchError::Client)?;
+        let asking = kafka::create(&config()?, Context::default()).map_err(WatchError::Client)?;
         Ok(Self { readers, asking: ManuallyDrop::new(asking) })
     }
 
@@ -155,6 +155,8 @@ impl Reading {
     /// A broker does not answer. The view stands as it was.
     pub fn round(&mut self, shared: &Shared, topics: &[String]) -> Result<(), WatchError> {
         let begin_ms = shared.now_ms();
+        // It only asks: what it has to say, and that it wants another token, is heard here.
+        self.asking.poll(Duration::ZERO);
         let wanted = shared.view().begin_proofs();
         // In this order: what is committed was published before, and is read before anything is concluded from it.
         let committed: Vec<_> = topics.iter().map(|topic| self.committed(topic)).collect();

@@ -204,7 +204,7 @@ pub(super) struct RawKafka {
     pub(super) brokers: Vec<String>,
     /// Topic of the inputs that name none of their own.
     pub(super) topic: Option<String>,
-    /// librdkafka options by name. Those that would break delivery are refused.
+    /// librdkafka options by name. Those that would break delivery are refused. `sasl.oauthbearer.token_file` names a file with a token.
     #[serde(default)]
     pub(super) options: Options,
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use millrace_common::kafka::{self, Log, OptionFaults};
+use millrace_common::kafka::{self, Log, OptionFaults, Reports};
 use millrace_common::shutdown::Signals;
 use rdkafka::ClientConfig;
 use rdkafka::producer::BaseProducer;
@@ -45,7 +45,8 @@ pub(crate) fn told(OptionFaults(faults): &OptionFaults) -> anyhow::Error {
 
 /// Whether a client can be made, with all the files that the options name.
 pub(super) fn prove(config: &Config) -> Result<()> {
-    client(config)?.create::<BaseProducer>().context("kafka.options")?;
+    let _: BaseProducer<Reports<()>> =
+        kafka::create(&client(config)?, Reports::new(|(), _| {})).context("kafka.options")?;
     Ok(())
 }
 

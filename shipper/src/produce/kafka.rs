@@ -1,11 +1,12 @@
 //! The librdkafka producer, for records and for the ledger.
 
+use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use millrace_common::kafka::Log;
+use millrace_common::kafka::{self, Log, Login, LogsIn};
 use millrace_common::retry::Delays;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
@@ -18,18 +19,31 @@ use super::{Broker, Delivery, Outgoing, Refused};
 
 /// Collects delivery reports on the thread that polls.
 pub(super) struct Reports {
+    login: Login,
     deliveries: Mutex<Vec<Delivery>>,
     /// Outlives the producer, so that a new one does not tell everything again.
     log: Arc<Log>,
 }
 
 impl ClientContext for Reports {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.login.renew()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.log.write(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.log.error(&error, reason);
+    }
+}
+
+impl LogsIn for Reports {
+    fn login(&self) -> &Login {
+        &self.login
     }
 }
 
@@ -182,8 +196,8 @@ pub fn batch_bytes(option: Option<&str>) -> usize {
 const MIN_BATCH_BYTES: usize = 16 << 10;
 
 fn create(config: &ClientConfig, log: &Arc<Log>) -> Result<Arc<BaseProducer<Reports>>, StartError> {
-    let reports = Reports { deliveries: Mutex::new(Vec::new()), log: Arc::clone(log) };
-    Ok(Arc::new(config.create_with_context(reports)?))
+    let reports = Reports { login: Login::default(), deliveries: Mutex::new(Vec::new()), log: Arc::clone(log) };
+    Ok(Arc::new(kafka::create(config, reports)?))
 }
 
 /// Appends the reports, leaving the room they took for the next ones.

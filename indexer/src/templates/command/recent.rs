@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use millrace_common::kafka;
+use millrace_common::kafka::{self, Log};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -24,7 +24,7 @@ pub fn each(settings: &Kafka, since_ms: i64, mut look: impl FnMut(&str, &[u8], O
     config.set("enable.partition.eof", "true");
     kafka::set_default(&mut config, "fetch.message.max.bytes", "1048576");
     kafka::set_default(&mut config, "queued.max.messages.kbytes", "2048");
-    let consumer: BaseConsumer = config.create()?;
+    let consumer: BaseConsumer<Log> = kafka::create(&config, Log::new())?;
     let mut ends = assign(&consumer, settings, since_ms)?;
     let mut heard = now();
     while !ends.is_empty() {
@@ -61,7 +61,7 @@ pub fn each(settings: &Kafka, since_ms: i64, mut look: impl FnMut(&str, &[u8], O
 type Ends = BTreeMap<(String, i32), i64>;
 
 /// Begins to read where each partition stood at `since_ms`, and gives their ends.
-fn assign(consumer: &BaseConsumer, settings: &Kafka, since_ms: i64) -> anyhow::Result<Ends> {
+fn assign(consumer: &BaseConsumer<Log>, settings: &Kafka, since_ms: i64) -> anyhow::Result<Ends> {
     let (mut ends, mut wanted) = (Ends::new(), TopicPartitionList::new());
     for topic in &settings.topics {
         let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).context("Kafka does not answer")?;
