@@ -31,6 +31,7 @@ pub mod while_used;
 pub mod bench;
 pub mod browser;
 pub mod certificates;
+pub mod tokens;
 pub mod storm;
 pub mod story;
 pub mod demo;

@@ -35,6 +35,8 @@ pub struct Options {
     pub entrances: Vec<Entrance>,
     /// Users of SCRAM, as its storage tool wants them: `SCRAM-SHA-256=[name=app,password=secret]`.
     pub scram: Vec<String>,
+    /// Properties of its JVM, as `name=value`.
+    pub properties: Vec<String>,
     pub lifetime: Lifetime,
     /// It lives for a test: the first compiler of the JVM will do, the second takes a core for minutes.
     pub is_brief: bool,
@@ -49,6 +51,7 @@ impl Default for Options {
             settings: Vec::new(),
             entrances: Vec::new(),
             scram: Vec::new(),
+            properties: Vec::new(),
             lifetime: Lifetime::WithParent,
             is_brief: true,
         }
@@ -143,6 +146,7 @@ impl Kafka {
             .arg(format!("-Xmx{}m", options.heap_mib))
             .args(options.is_brief.then_some("-XX:TieredStopAtLevel=1"))
             .args(["-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.showDateTime=true"])
+            .args(options.properties.iter().map(|property| format!("-D{property}")))
             .args(["-cp", &java.class_path, "kafka.Kafka"])
             .arg(&properties)
             .dir(&dir)

@@ -1,6 +1,6 @@
 //! Whom both programs speak to and by what: certificates and logins in order and out of order, at a real broker and at servers
 //! with real certificates. Logins to Elasticsearch and its foreign certificates are in `indexer_security`, client certificates
-//! that are replaced in `reload`.
+//! that are replaced in `reload`, logins by token in `tokens`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -109,36 +109,6 @@ fn passwords_by_plain_and_scram_are_held_against_the_brokers_and_the_right_one_i
     }
     for (mechanism, _, both) in started {
         both.check_arrives().context(mechanism)?;
-    }
-    Ok(())
-}
-
-/// For its tokens librdkafka would need an HTTP client, and would wait for ever.
-#[test]
-fn oauthbearer_is_refused_by_check_with_what_works() -> Result<()> {
-    let dir = scratch::dir("oauthbearer")?;
-    let options = "security.protocol: sasl_ssl, sasl.mechanism: OAUTHBEARER";
-    for (number, more) in ["", ", sasl.oauthbearer.method: oidc, sasl.oauthbearer.client.id: app"].iter().enumerate() {
-        let kafka = format!("brokers: [\"k:9092\"], options: {{ {options}{more} }}");
-        for (program, text) in [
-            (
-                "shipper",
-                format!("data_dir: /d\ninputs: [{{ id: a, paths: [\"/a\"] }}]\nkafka: {{ topic: logs, {kafka} }}\n"),
-            ),
-            (
-                "indexer",
-                format!("elasticsearch: {{ hosts: [\"http://e:9200\"] }}\nkafka: {{ topics: [logs], {kafka} }}\n"),
-            ),
-        ] {
-            let name = format!("{program}-{number}");
-            let path = dir.join(format!("{name}.yaml"));
-            fs::write(&path, text)?;
-            let mut check = Launch::binary(program, &name, &dir)?.args(["check", "-c"]).arg(&path).start()?;
-            assert_eq!(check.wait(LIMIT)?, 78);
-            let told = check.output();
-            ensure!(told.contains("token") && told.contains("SCRAM-SHA-512"), "{told}");
-            ensure!(more.is_empty() || told.contains("asks a provider for tokens (OIDC)"), "{told}");
-        }
     }
     Ok(())
 }

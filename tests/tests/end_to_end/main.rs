@@ -40,4 +40,5 @@ mod shipper_limits;
 mod shipper_state;
 mod shipper_status;
 mod shipper_topics;
+mod tokens;
 mod untrusted;

@@ -4,18 +4,24 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use millrace_tests::certificates::Authority;
 use millrace_tests::indexer_rig::{IndexerRig, LIMIT};
 use millrace_tests::kafka::{self, Entrance, Kafka};
+use millrace_tests::process::Process;
 use millrace_tests::rig::{Rig, Shipper};
+use millrace_tests::tokens::{AUDIENCE, ISSUER, Provider};
 use millrace_tests::while_used::WhileUsed;
 use millrace_tests::{ports, scratch, wait};
 
 pub const USER: &str = "app";
 /// With a character that an address would escape.
 pub const PASSWORD: &str = "sasl-Zq7-secret!";
+
+/// A login by token counts for as long. An hour is usual; this is scaled by 1200.
+pub const REAUTHENTICATE: Duration = Duration::from_secs(3);
 
 /// The ways in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +36,23 @@ pub enum Listener {
     Elsewhere,
     /// TLS and a login.
     Sasl,
+    /// TLS and a login by token, to be done again every few seconds.
+    Token,
+    /// The same in the clear.
+    TokenNoTls,
 }
 
 impl Listener {
-    const ALL: [Self; 6] = [Self::NoTls, Self::Tls, Self::Mutual, Self::Expired, Self::Elsewhere, Self::Sasl];
+    const ALL: [Self; 8] = [
+        Self::NoTls,
+        Self::Tls,
+        Self::Mutual,
+        Self::Expired,
+        Self::Elsewhere,
+        Self::Sasl,
+        Self::Token,
+        Self::TokenNoTls,
+    ];
 
     fn name(self) -> String {
         format!("{self:?}").to_uppercase()
@@ -42,7 +61,8 @@ impl Listener {
     fn protocol(self) -> &'static str {
         match self {
             Self::NoTls => "PLAINTEXT",
-            Self::Sasl => "SASL_SSL",
+            Self::Sasl | Self::Token => "SASL_SSL",
+            Self::TokenNoTls => "SASL_PLAINTEXT",
             _ => "SSL",
         }
     }
@@ -52,6 +72,8 @@ impl Listener {
 pub struct SecuredKafka {
     pub kafka: Kafka,
     pub authority: Authority,
+    /// Whose tokens it takes.
+    pub provider: Provider,
     dir: PathBuf,
     addresses: Vec<SocketAddr>,
 }
@@ -88,7 +110,13 @@ impl SecuredKafka {
             let name = format!("listener.name.sasl.{mechanism}.sasl.jaas.config");
             settings.push((name, format!("org.apache.kafka.common.security.{module};")));
         }
-        for listener in Listener::ALL.iter().filter(|listener| **listener != Listener::NoTls) {
+        let provider = Provider::new()?;
+        let keys = dir.join("keys.json");
+        fs::write(&keys, provider.key_set()?.to_string())?;
+        let keys = format!("file://{}", keys.display());
+        settings.extend(by_token(&keys));
+        let has_tls = |listener: &&Listener| listener.protocol().ends_with("SSL");
+        for listener in Listener::ALL.iter().filter(has_tls) {
             let (seconds, host) = match listener {
                 Listener::Expired => (-7_200..-3_600, "IP:127.0.0.1"),
                 Listener::Elsewhere => (-1..3_600, "DNS:elsewhere.example"),
@@ -101,8 +129,9 @@ impl SecuredKafka {
         }
         let user = |mechanism: &str| format!("{mechanism}=[name={USER},password={PASSWORD}]");
         let scram = ["SCRAM-SHA-256", "SCRAM-SHA-512"].map(user).to_vec();
-        let options = kafka::Options { entrances, settings, scram, ..Default::default() };
-        Ok(Self { kafka: Kafka::start(&options)?, authority, dir, addresses })
+        let properties = vec![format!("org.apache.kafka.sasl.oauthbearer.allowed.urls={keys}")];
+        let options = kafka::Options { entrances, settings, scram, properties, ..Default::default() };
+        Ok(Self { kafka: Kafka::start(&options)?, authority, provider, dir, addresses })
     }
 
     /// The file with its authority.
@@ -122,6 +151,31 @@ impl SecuredKafka {
         let what = ["--alter", "--entity-type", "brokers", "--entity-name", "1", "--add-config", &setting];
         self.kafka.tool("kafka.admin.ConfigCommand", &what).map(|_| ())
     }
+}
+
+/// What the listeners with tokens want, of the provider with these keys.
+fn by_token(keys: &str) -> Vec<(String, String)> {
+    const PACKAGE: &str = "org.apache.kafka.common.security.oauthbearer";
+    let mut settings = vec![
+        ("sasl.oauthbearer.jwks.endpoint.url".to_owned(), keys.to_owned()),
+        // By itself, Kafka 4.1.0 looks at no signature.
+        ("sasl.oauthbearer.jwt.validator.class".to_owned(), format!("{PACKAGE}.BrokerJwtValidator")),
+        ("sasl.oauthbearer.expected.audience".to_owned(), AUDIENCE.to_owned()),
+        ("sasl.oauthbearer.expected.issuer".to_owned(), ISSUER.to_owned()),
+        ("sasl.oauthbearer.clock.skew.seconds".to_owned(), "0".to_owned()),
+    ];
+    for listener in [Listener::Token, Listener::TokenNoTls] {
+        let prefix = format!("listener.name.{}", listener.name().to_lowercase());
+        settings.push((format!("{prefix}.sasl.enabled.mechanisms"), "OAUTHBEARER".to_owned()));
+        for (name, value) in [
+            ("sasl.jaas.config", format!("{PACKAGE}.OAuthBearerLoginModule required;")),
+            ("sasl.server.callback.handler.class", format!("{PACKAGE}.OAuthBearerValidatorCallbackHandler")),
+            ("connections.max.reauth.ms", REAUTHENTICATE.as_millis().to_string()),
+        ] {
+            settings.push((format!("{prefix}.oauthbearer.{name}"), value));
+        }
+    }
+    settings
 }
 
 /// A new file with key and certificate, as the broker wants them.
@@ -149,6 +203,7 @@ pub struct Both {
     indexer: IndexerRig,
     address: String,
     options: String,
+    num: usize,
 }
 
 impl Both {
@@ -160,9 +215,26 @@ impl Both {
         options.iter().for_each(|(name, value)| shipper.set_option(name, *value));
         let options = yaml(options);
         let indexer = IndexerRig::on(&server.kafka, &address, name, 1, "", &options)?;
-        shipper.append("a.log", shipper.lines("a.log", 0..NUM as u64))?;
-        indexer.produce(0..NUM, "a")?;
-        Ok(Self { server, shipper, running: None, indexer, address, options })
+        let mut both = Self { server, shipper, running: None, indexer, address, options, num: 0 };
+        both.add()?;
+        Ok(both)
+    }
+
+    /// Some more to bring for each.
+    pub fn add(&mut self) -> Result<()> {
+        let numbers = self.num..self.num + NUM;
+        self.shipper.append("a.log", self.shipper.lines("a.log", numbers.start as u64..numbers.end as u64))?;
+        self.indexer.produce(numbers.clone(), "a")?;
+        self.num = numbers.end;
+        Ok(())
+    }
+
+    /// Waits until all that there is has arrived.
+    pub fn wait_arrived(&mut self) -> Result<()> {
+        let waited = self.shipper.wait_until_whole(LIMIT).and_then(|()| self.indexer.wait_documents(self.num));
+        waited.with_context(|| {
+            self.processes().map(|both| both.map(|process| process.log_tail()).join("\n")).unwrap_or_default()
+        })
     }
 
     pub fn start(&mut self) -> Result<()> {
@@ -172,11 +244,15 @@ impl Both {
 
     /// Waits until the log of each names the broker's address, the cause and what to do about it. Until then nothing arrived.
     pub fn check_refused(&mut self, cause: &str, remedy: &str) -> Result<()> {
-        let Self { running, indexer, address, .. } = self;
-        let shipper = running.as_mut().context("it was started")?;
-        for process in [&mut **shipper, indexer.indexer.as_mut().context("it was started")?] {
-            let has_told = |line: &str| line.contains(&*address) && line.contains(cause) && line.contains(remedy);
-            let what = format!("{}'s word of `{cause}` and `{remedy}`", process.name());
+        let address = self.address.clone();
+        self.check_told(&[&address, cause, remedy])
+    }
+
+    /// Waits until the log of each has all these words in one line. Until then nothing arrived.
+    pub fn check_told(&mut self, words: &[&str]) -> Result<()> {
+        for process in self.processes()? {
+            let has_told = |line: &str| words.iter().all(|word| line.contains(word));
+            let what = format!("{}'s word of {words:?}", process.name());
             wait::until_true(&what, LIMIT, || {
                 process.ensure_running()?;
                 Ok(process.output().lines().any(has_told))
@@ -185,6 +261,12 @@ impl Both {
         }
         assert_eq!((self.shipper.num_records()?, self.indexer.fake.num_documents()), (0, 0));
         Ok(())
+    }
+
+    /// The shipper and the indexer that were started.
+    pub fn processes(&mut self) -> Result<[&mut Process; 2]> {
+        let shipper = self.running.as_mut().context("it was started")?;
+        Ok([&mut **shipper, self.indexer.indexer.as_mut().context("it was started")?])
     }
 
     /// Points both to another listener, or tells them more, while they run.
@@ -206,7 +288,7 @@ impl Both {
         let mut shipper = self.running.take().context("it was started")?;
         waited.with_context(|| shipper.log_tail())?;
         shipper.stop()?;
-        let judged = self.indexer.judge(NUM, &[]);
+        let judged = self.indexer.judge(self.num, &[]);
         judged.with_context(|| self.indexer.indexer.as_ref().map(|indexer| indexer.log_tail()).unwrap_or_default())
     }
 
