@@ -20,8 +20,8 @@ pub const USER: &str = "app";
 /// With a character that an address would escape.
 pub const PASSWORD: &str = "sasl-Zq7-secret!";
 
-/// A login by token counts for as long. An hour is usual; this is scaled by 1200.
-pub const REAUTHENTICATE: Duration = Duration::from_secs(3);
+/// A login by token counts for as long; an hour is usual. The library logs in again after nine tenths of it.
+pub const REAUTHENTICATE: Duration = Duration::from_secs(10);
 
 /// The ways in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,21 +38,11 @@ pub enum Listener {
     Sasl,
     /// TLS and a login by token, to be done again every few seconds.
     Token,
-    /// The same in the clear.
-    TokenNoTls,
 }
 
 impl Listener {
-    const ALL: [Self; 8] = [
-        Self::NoTls,
-        Self::Tls,
-        Self::Mutual,
-        Self::Expired,
-        Self::Elsewhere,
-        Self::Sasl,
-        Self::Token,
-        Self::TokenNoTls,
-    ];
+    const ALL: [Self; 7] =
+        [Self::NoTls, Self::Tls, Self::Mutual, Self::Expired, Self::Elsewhere, Self::Sasl, Self::Token];
 
     fn name(self) -> String {
         format!("{self:?}").to_uppercase()
@@ -62,7 +52,6 @@ impl Listener {
         match self {
             Self::NoTls => "PLAINTEXT",
             Self::Sasl | Self::Token => "SASL_SSL",
-            Self::TokenNoTls => "SASL_PLAINTEXT",
             _ => "SSL",
         }
     }
@@ -153,7 +142,7 @@ impl SecuredKafka {
     }
 }
 
-/// What the listeners with tokens want, of the provider with these keys.
+/// What the listener with tokens wants, of the provider with these keys.
 fn by_token(keys: &str) -> Vec<(String, String)> {
     const PACKAGE: &str = "org.apache.kafka.common.security.oauthbearer";
     let mut settings = vec![
@@ -164,16 +153,14 @@ fn by_token(keys: &str) -> Vec<(String, String)> {
         ("sasl.oauthbearer.expected.issuer".to_owned(), ISSUER.to_owned()),
         ("sasl.oauthbearer.clock.skew.seconds".to_owned(), "0".to_owned()),
     ];
-    for listener in [Listener::Token, Listener::TokenNoTls] {
-        let prefix = format!("listener.name.{}", listener.name().to_lowercase());
-        settings.push((format!("{prefix}.sasl.enabled.mechanisms"), "OAUTHBEARER".to_owned()));
-        for (name, value) in [
-            ("sasl.jaas.config", format!("{PACKAGE}.OAuthBearerLoginModule required;")),
-            ("sasl.server.callback.handler.class", format!("{PACKAGE}.OAuthBearerValidatorCallbackHandler")),
-            ("connections.max.reauth.ms", REAUTHENTICATE.as_millis().to_string()),
-        ] {
-            settings.push((format!("{prefix}.oauthbearer.{name}"), value));
-        }
+    let prefix = format!("listener.name.{}", Listener::Token.name().to_lowercase());
+    settings.push((format!("{prefix}.sasl.enabled.mechanisms"), "OAUTHBEARER".to_owned()));
+    for (name, value) in [
+        ("sasl.jaas.config", format!("{PACKAGE}.OAuthBearerLoginModule required;")),
+        ("sasl.server.callback.handler.class", format!("{PACKAGE}.OAuthBearerValidatorCallbackHandler")),
+        ("connections.max.reauth.ms", REAUTHENTICATE.as_millis().to_string()),
+    ] {
+        settings.push((format!("{prefix}.oauthbearer.{name}"), value));
     }
     settings
 }
