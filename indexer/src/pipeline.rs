@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "an edge module: waiting for brokers is part of being alive")]
 
 mod answers;
+mod budget;
 mod ending;
 mod field_tally;
 mod flow;

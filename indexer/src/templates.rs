@@ -5,17 +5,15 @@ pub(crate) mod diff;
 pub(crate) mod install;
 mod lint;
 pub(crate) mod lookup;
+mod standing;
 mod usage;
 
 use std::path::Path;
-use std::time::Duration;
 
-use millrace_common::retry::Delays;
-
-use crate::bulk::client::Client;
-use crate::map::{ServerVersion, TemplateFault, TemplateFile, TemplateSet};
+use crate::map::{TemplateFault, TemplateFile, TemplateSet};
 
 pub use lookup::{Lookup, LookupError, look_up, parse_version};
+pub use standing::{NotReady, Standing, set_up};
 
 /// The templates of a running indexer.
 pub struct Templates {
@@ -66,48 +64,4 @@ fn collect(root: &Path, dir: &Path, files: &mut Vec<TemplateFile>) -> Result<(),
         }
     }
     Ok(())
-}
-
-/// Why no document may go out yet.
-#[derive(Clone, Debug)]
-pub struct NotReady {
-    /// From a closed set.
-    pub label: &'static str,
-    pub words: String,
-}
-
-/// Waits until Elasticsearch answers, installs templates if wanted, and confirms them. Tries for ever; `report` hears each
-/// change: why not yet, or that all is well. Returns the server's version.
-pub async fn set_up(client: &Client, templates: &Templates, report: impl Fn(Result<(), NotReady>)) -> ServerVersion {
-    let mut delays = Delays::new(Duration::from_millis(500), Duration::from_secs(15));
-    let mut last = String::new();
-    loop {
-        match try_set_up(client, templates).await {
-            Ok(version) => {
-                tracing::info!(version = %lookup::describe(version), "Elasticsearch reached");
-                report(Ok(()));
-                return version;
-            }
-            Err(not_ready) => {
-                if not_ready.words != last {
-                    tracing::warn!(reason = not_ready.words, "Elasticsearch is not ready: waiting");
-                    last.clone_from(&not_ready.words);
-                    report(Err(not_ready));
-                }
-                tokio::time::sleep(delays.next_delay()).await;
-            }
-        }
-    }
-}
-
-async fn try_set_up(client: &Client, templates: &Templates) -> Result<ServerVersion, NotReady> {
-    let server = lookup::inspect(client).await;
-    let server = server.map_err(|words| NotReady { label: "elasticsearch_unreachable", words })?;
-    if let Some(set) = &templates.set {
-        for (kind, name, body) in set.for_server(server).bodies() {
-            let confirmed = install::confirm(client, kind, name, body, templates.apply).await;
-            confirmed.map_err(|words| NotReady { label: "templates", words })?;
-        }
-    }
-    Ok(server.version)
 }

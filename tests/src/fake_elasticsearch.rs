@@ -89,6 +89,10 @@ struct State {
     /// Index -> mapping answered for it; an index with documents answers an empty one.
     mappings: HashMap<String, Value>,
     has_ilm: bool,
+    /// Method and path -> answer, for requests that are no bulks.
+    answers: HashMap<String, (u16, Value)>,
+    /// Method and path of each request that was no bulk.
+    calls: Vec<String>,
     connections: Vec<TcpStream>,
     num_running: usize,
     keeps_only_ids: bool,
@@ -147,6 +151,8 @@ impl FakeElasticsearch {
             templates: HashMap::new(),
             mappings: HashMap::new(),
             has_ilm: false,
+            answers: HashMap::new(),
+            calls: Vec::new(),
             connections: Vec::new(),
             num_running: 0,
             keeps_only_ids: false,
@@ -182,6 +188,20 @@ impl FakeElasticsearch {
     /// From now on it has lifecycle management, as Elastic documents it: `_ilm/status` and `_ilm/policy/<name>`.
     pub fn offer_lifecycle_management(&self) {
         self.state().has_ilm = true;
+    }
+
+    /// Answers a request that is no bulk: `call` is its method and path, as in `PUT _index_template/a`. `None`: as before.
+    pub fn answer(&self, call: &str, answer: Option<(u16, Value)>) {
+        let answers = &mut self.state().answers;
+        match answer {
+            Some(answer) => answers.insert(call.to_owned(), answer),
+            None => answers.remove(call),
+        };
+    }
+
+    /// Method and path of each request so far that was no bulk.
+    pub fn calls(&self) -> Vec<String> {
+        self.state().calls.clone()
     }
 
     /// Installs a template as somebody else would; `path` is that of its `PUT`, without a slash before it.
@@ -487,6 +507,12 @@ fn keep(state: &mut State, item: &Item, failure: Option<ItemFailure>) -> Value {
 fn other(shared: &Shared, request: &Request, path: &str) -> Reply {
     let mut state = shared.state();
     let ok = |body: Value| (200, Vec::new(), body.to_string());
+    let call = format!("{} {path}", request.method);
+    let answer = state.answers.get(&call).cloned();
+    state.calls.push(call);
+    if let Some((status, body)) = answer {
+        return (status, Vec::new(), body.to_string());
+    }
     match (request.method.as_str(), path) {
         ("HEAD", _) => (200, Vec::new(), String::new()),
         ("GET", "_nodes/http") => ok(json!({"nodes": {"fake": {"version": "8.19.7"}}})),

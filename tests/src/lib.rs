@@ -14,6 +14,7 @@ pub mod hanging_files;
 pub mod http;
 pub mod indexer_rig;
 pub mod kafka;
+pub mod lanes;
 pub mod ledger;
 pub mod mapping_rig;
 pub mod oracle;

@@ -210,6 +210,8 @@ fn classify(error: &ItemError) -> Option<Class> {
     let is_kind = |part: &str| error.kind.contains(part);
     Some(match error.status {
         409 if error.kind.is_empty() || is_kind("version_conflict") => return None,
+        // The flood stage of a disk: it says nothing of the others, and ends when there is room.
+        429 if is_kind("cluster_block") => Class::Systemic,
         429 | 500..=599 => Class::Retry,
         401 | 404 => Class::Systemic,
         403 if is_kind("security") => Class::Systemic,
@@ -312,6 +314,12 @@ mod tests {
             (503, "unavailable_shards_exception", "", Class::Retry),
             (500, "x", "", Class::Retry),
             (403, "cluster_block_exception", "index [a] blocked by: [FORBIDDEN/8/index write (api)];", Class::Blocked),
+            (
+                429,
+                "cluster_block_exception",
+                "blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded];",
+                Class::Systemic,
+            ),
             (400, "index_closed_exception", "closed", Class::Blocked),
             (404, "index_not_found_exception", "no such index [a]", Class::Systemic),
             (401, "security_exception", "", Class::Systemic),

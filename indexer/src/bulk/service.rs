@@ -96,7 +96,7 @@ impl Service {
                 // Nothing is lost with what is dropped here: its offsets are not committed.
                 tokio::select! {
                     _ = stopped => {}
-                    () = run(Arc::new(client), Arc::new(templates), received, report) => {}
+                    () = run(Arc::new(client), templates, received, report) => {}
                 }
             });
         };
@@ -116,16 +116,21 @@ impl Service {
 
 async fn run(
     client: Arc<Client>,
-    templates: Arc<Templates>,
+    templates: Templates,
     mut received: tokio_mpsc::UnboundedReceiver<Request>,
     report: impl Fn(Outcome) -> bool,
 ) {
-    let server = Arc::new(templates::set_up(&client, &templates, |state| _ = report(Outcome::Setup(state))).await);
+    let tell = |state| _ = report(Outcome::Setup(state));
+    let standing = Arc::new(templates::set_up(&client, &templates, tell).await);
+    let completion = standing.complete(&client, tell);
+    tokio::pin!(completion);
+    let mut is_complete = false;
     let mut tasks = JoinSet::new();
     let mut parsers: Vec<Parser> = Vec::new();
     loop {
-        // Both arms are cancel safe: each takes one message or nothing.
+        // Two arms are cancel safe, as each takes one message or nothing; the first lives on over the turns.
         tokio::select! {
+            () = &mut completion, if !is_complete => is_complete = true,
             Some(done) = tasks.join_next() => {
                 let (outcome, parser) = match done {
                     Ok(done) => done,
@@ -138,7 +143,7 @@ async fn run(
                 }
             }
             request = received.recv() => {
-                let (client, templates, server) = (Arc::clone(&client), Arc::clone(&templates), Arc::clone(&server));
+                let (client, standing) = (Arc::clone(&client), Arc::clone(&standing));
                 match request {
                     Some(Request::Bulk(departure)) => {
                         let parser = parsers.pop().unwrap_or_default();
@@ -146,7 +151,7 @@ async fn run(
                     }
                     Some(Request::Plan(request)) => {
                         tasks.spawn(async move {
-                            let result = templates::look_up(&client, &templates, *server, &request).await;
+                            let result = templates::look_up(&client, &standing, &request).await;
                             (Outcome::Plan { target: request.target, result }, None)
                         });
                     }

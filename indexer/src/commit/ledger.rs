@@ -136,6 +136,11 @@ impl Ledger {
         self.entries.is_empty()
     }
 
+    /// What the records from the first unfinished one on take here.
+    pub fn num_bytes(&self) -> u64 {
+        (self.entries.len() * size_of::<Entry>()) as u64
+    }
+
     /// Records from the first unfinished one on.
     pub fn num_open(&self) -> usize {
         self.entries.len()

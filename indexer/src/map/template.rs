@@ -140,18 +140,43 @@ impl TemplateSet {
 
     /// What Elasticsearch would create `index_name` with if these were its only templates; `None` if none matches.
     pub fn compose(&self, index_name: &str) -> Option<Composed> {
-        let matching = |kind: TemplateKind| {
-            let of_kind = self.bodies.iter().filter(move |((other, _), _)| *other == kind);
-            of_kind.filter(|(_, body)| patterns(body).iter().any(|pattern| simple_match(pattern, index_name)))
-        };
-        if let Some(((_, name), _)) = matching(TemplateKind::Index).max_by_key(|(_, body)| priority(body)) {
+        if let Some((name, _)) = self.winner(index_name) {
             return self.composed(TemplateKind::Index, name);
         }
-        let mut legacy: Vec<_> = matching(TemplateKind::Legacy).collect();
+        let mut legacy: Vec<_> = self.matching(TemplateKind::Legacy, index_name).collect();
         legacy.sort_by_key(|(_, body)| body.get("order").and_then(Value::as_i64).unwrap_or(0));
         let layers: Vec<&Value> = legacy.iter().map(|(_, body)| *body).collect();
-        let names: Vec<&str> = legacy.iter().map(|((_, name), _)| name.as_str()).collect();
+        let names: Vec<&str> = legacy.iter().map(|(name, _)| *name).collect();
         (!layers.is_empty()).then(|| composed_legacy(names.join(","), &layers))
+    }
+
+    fn matching(&self, kind: TemplateKind, index_name: &str) -> impl Iterator<Item = (&str, &Value)> {
+        let of_kind = self.bodies.iter().filter(move |((other, _), _)| *other == kind);
+        let is_match = move |body: &Value| patterns(body).into_iter().any(|pattern| simple_match(pattern, index_name));
+        of_kind.filter(move |(_, body)| is_match(body)).map(|((_, name), body)| (name.as_str(), body))
+    }
+
+    fn winner(&self, index_name: &str) -> Option<(&str, &Value)> {
+        self.matching(TemplateKind::Index, index_name).max_by_key(|(_, body)| priority(body))
+    }
+
+    /// The templates that an index of this name is made of: those that match, their components and their policy.
+    pub fn parts(&self, index_name: &str) -> Vec<(TemplateKind, String)> {
+        let mut parts = match self.winner(index_name) {
+            Some((name, body)) => {
+                let components = strings(body.get("composed_of")).into_iter();
+                let components = components.map(|component| (TemplateKind::Component, component.to_owned()));
+                components.chain([(TemplateKind::Index, name.to_owned())]).collect()
+            }
+            None => {
+                let legacy = self.matching(TemplateKind::Legacy, index_name);
+                legacy.map(|(name, _)| (TemplateKind::Legacy, name.to_owned())).collect::<Vec<_>>()
+            }
+        };
+        let settings = self.compose(index_name).map(|composed| composed.settings).unwrap_or_default();
+        let policy = settings.pointer("/index/lifecycle/name").and_then(Value::as_str);
+        parts.extend(policy.map(|policy| (TemplateKind::Policy, policy.to_owned())));
+        parts
     }
 
     /// What one template alone, with its components, makes of an index; `None` for components and policies.

@@ -60,7 +60,7 @@ fn nodes(reply: &Value) -> impl Iterator<Item = (&String, &Value)> {
 async fn templates(client: &Client, set: &TemplateSet, is_applied: bool) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (kind, name, body) in set.bodies() {
-        let theirs = install::read(client, kind, name).await.map_err(anyhow::Error::msg)?;
+        let theirs = install::read(client, kind, name).await?;
         let place = format!("{} `{name}`", kind.as_str());
         findings.extend(match theirs {
             None if is_applied => {

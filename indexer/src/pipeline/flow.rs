@@ -81,6 +81,8 @@ pub struct Flow {
     pub(super) retention: Retention,
     /// Refused documents that wait for a newer plan.
     pub(super) refused: Vec<Refused>,
+    /// A partition that is over its limit waits for the batch that is being filled.
+    pub(super) is_batch_wanted: bool,
     /// Bytes of documents that wait for blocked indices.
     pub(super) parked_bytes: u64,
     /// Why requests fail as a whole, while they do.
@@ -121,6 +123,7 @@ impl Flow {
             service: parts.service,
             health: parts.health,
             refused: Vec::new(),
+            is_batch_wanted: false,
             parked_bytes: 0,
             request_trouble: None,
             set_up_trouble: Some(NotReady {
@@ -176,7 +179,8 @@ impl Flow {
         if !self.is_draining {
             is_busy |= self.take_records(now);
         }
-        if self.intake.builder.is_due(now) || (self.wants_to_settle() && !self.intake.builder.is_empty()) {
+        let is_wanted = self.wants_to_settle() || (self.is_batch_wanted && self.has_free_slot());
+        if self.intake.builder.is_due(now) || (is_wanted && !self.intake.builder.is_empty()) {
             self.cut();
         }
         self.send(now);
@@ -230,7 +234,14 @@ impl Flow {
         }
     }
 
+    /// Whether a batch would go out at once.
+    fn has_free_slot(&self) -> bool {
+        let is_free = self.schedule.num_in_flight() < self.concurrency.limit();
+        is_free && self.schedule.num_ready() == 0 && !self.schedule.is_held()
+    }
+
     pub(super) fn cut(&mut self) {
+        self.is_batch_wanted = false;
         if let Some(batch) = self.intake.builder.cut() {
             self.schedule.push(batch);
         }

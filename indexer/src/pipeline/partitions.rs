@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use millrace_common::ledger::indexed::IndexedKey;
 
+use super::budget::Budget;
 use crate::bulk::batch::Owner;
 use crate::commit::ledger::{Covered, Ending, Ledger, Sequence};
 use crate::commit::rows::Rows;
@@ -44,7 +45,7 @@ pub struct Partition {
     pub waiting: Option<WaitingRecord>,
     /// The next offset if none is missing.
     pub expected: Option<i64>,
-    /// Over its budget, until half of it is free again.
+    /// Over its limit, until half of it is free again.
     pub is_held: bool,
     /// Taken from us: nothing more is read, what is on its way may finish.
     pub is_revoked: bool,
@@ -62,6 +63,12 @@ impl Partition {
         (Arc::clone(&self.topic), self.number)
     }
 
+    /// Bytes that it takes of the budget: its records on their way, and what is remembered of those that are finished while one
+    /// before them is not.
+    pub fn load(&self) -> u64 {
+        self.unfinished_bytes + self.ledger.num_bytes()
+    }
+
     /// Whether nothing of it is on its way.
     pub fn is_settled(&self) -> bool {
         self.ledger.num_open() == usize::from(self.waiting.is_some())
@@ -72,6 +79,8 @@ impl Partition {
 #[derive(Default)]
 pub struct Partitions {
     places: Vec<Option<Partition>>,
+    /// The place that is visited next.
+    next: usize,
     next_epoch: u32,
     /// Bytes of all items on their way, those of earlier assignments included.
     pub unfinished_bytes: u64,
@@ -124,6 +133,20 @@ impl Partitions {
         self.places.len()
     }
 
+    /// The places one after the other, over and over.
+    pub fn next_place(&mut self) -> usize {
+        let place = self.next.min(self.places.len().saturating_sub(1));
+        self.next = if place + 1 < self.places.len() { place + 1 } else { 0 };
+        place
+    }
+
+    /// `total`, as it is divided among the partitions now.
+    pub fn budget(&self, total: u64) -> Budget {
+        let active = self.iter().filter(|partition| !partition.is_revoked);
+        let of_active: u64 = active.clone().map(|partition| partition.unfinished_bytes).sum();
+        Budget::new(total, active.map(Partition::load), self.unfinished_bytes - of_active)
+    }
+
     pub fn at(&mut self, place: usize) -> Option<&mut Partition> {
         self.places.get_mut(place)?.as_mut()
     }
@@ -137,7 +160,7 @@ impl Partitions {
         self.iter_mut().find(|partition| partition.number == name.1 && partition.topic == name.0)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Partition> {
+    pub fn iter(&self) -> impl Iterator<Item = &Partition> + Clone {
         self.places.iter().flatten()
     }
 

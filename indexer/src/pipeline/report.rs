@@ -11,6 +11,8 @@ use crate::templates::NotReady;
 
 /// Nothing is flowing when nobody has answered for so long.
 const SILENCE: Duration = Duration::from_secs(15);
+/// Indices in trouble that are told by name.
+const MOST_TOLD: usize = 10;
 
 impl Flow {
     pub(super) fn show(&mut self, now: Instant) {
@@ -91,9 +93,14 @@ impl Flow {
         if !self.missing_topics.is_empty() {
             blocked.push(("topic_missing", format!("not there: {}", self.missing_topics.join(", "))));
         }
-        let mut troubled = self.intake.targets.iter().filter_map(|target| Some((&target.name, target.trouble()?)));
-        if let Some((name, words)) = troubled.next() {
-            blocked.push(("index_held", format!("`{name}`: {words}")));
+        let index_wait = self.bulk.index_wait;
+        let targets = self.intake.targets.iter();
+        let mut troubled = targets.filter_map(|target| Some((&target.name, target.trouble(now, index_wait)?)));
+        let told = troubled.by_ref().take(MOST_TOLD);
+        blocked.extend(told.map(|(name, words)| ("index_held", format!("`{name}`: {words}"))));
+        match troubled.count() {
+            0 => {}
+            num => blocked.push(("index_held", format!("and {num} more"))),
         }
         if let Some(words) = self.publishing.as_ref().and_then(|publishing| publishing.trouble(now)) {
             blocked.push(("ledger", words));

@@ -50,9 +50,11 @@ impl Retention {
 
 impl Flow {
     pub(super) fn ask_retention(&mut self, now: Instant) {
-        if self.retention.next.is_some_and(|next| now >= next) && self.missing_topics.is_empty() {
+        let topics = self.kafka.topics.iter().filter(|topic| !self.missing_topics.contains(topic));
+        let topics: Vec<String> = topics.cloned().collect();
+        if self.retention.next.is_some_and(|next| now >= next) && !topics.is_empty() {
             self.retention.next = None;
-            self.questions.ask(Question::Retention(self.kafka.topics.clone()));
+            self.questions.ask(Question::Retention(topics));
         }
     }
 

@@ -175,17 +175,16 @@ impl Flow {
         let target = self.intake.targets.get_mut(item.target);
         let words = || format!("{} {}: {}", failure.error.status, failure.error.kind, failure.error.reason);
         match failure.class {
-            Class::Retry => Fate::SendAgain,
+            Class::Retry => {
+                target.push_back(words, now);
+                Fate::SendAgain
+            }
             Class::Systemic => {
                 target.hold(words());
                 Fate::SendAgain
             }
             Class::Blocked => {
-                let since = *target.blocked_since.get_or_insert_with(|| {
-                    tracing::warn!(index = %target.name, reason = words(), "index is blocked: its documents wait");
-                    now
-                });
-                let is_over = now.duration_since(since) >= self.bulk.index_wait;
+                let is_over = target.block(words(), now) >= self.bulk.index_wait;
                 if is_over || !self.park(item) { Fate::Bury(Reason::IndexBlocked) } else { Fate::SendAgain }
             }
             // Of an index that is not there yet nobody knows whether the document or its creation is at fault. If it is

@@ -57,37 +57,46 @@ impl<'a> From<&'a BorrowedMessage<'_>> for Received<'a> {
 }
 
 impl Flow {
-    /// Visits each partition once. `true` if one has more.
+    /// Visits each partition once, beginning where it had to stop the last time: a backlog of some does not keep the others
+    /// from their turn. `true` if one has more.
     pub(super) fn take_records(&mut self, now: Instant) -> bool {
         let wall = wall_clock();
-        let num_active = self.partitions.iter().filter(|partition| !partition.is_revoked).count().max(1);
-        let share = (self.memory.unfinished / num_active as u64).max(64 << 10);
+        let mut budget = self.partitions.budget(self.memory.unfinished);
         let mut is_busy = false;
-        for place in 0..self.partitions.num_places() {
-            if self.is_full() {
+        for _ in 0..self.partitions.num_places() {
+            if self.has_enough() {
                 return false;
             }
+            let place = self.partitions.next_place();
+            let before = self.partitions.at(place).map_or(0, |partition| partition.load());
             self.take_waiting(place, now, wall);
             let Some(partition) = self.partitions.at(place) else { continue };
-            // Hysteresis: a partition over its share waits until half of it is free.
-            let held_above = if partition.is_held { share / 2 } else { share };
-            partition.is_held = partition.unfinished_bytes >= held_above;
-            if partition.is_held || partition.is_revoked || partition.waiting.is_some() {
+            if partition.is_revoked {
+                continue;
+            }
+            let load = partition.load();
+            budget.exchange(before, load);
+            let limit = budget.limit(load);
+            // Hysteresis: a partition over its limit waits until half of it is free.
+            let held_above = if partition.is_held { limit.div_ceil(2) } else { limit };
+            partition.is_held = load >= held_above;
+            if partition.is_held || partition.waiting.is_some() {
                 continue;
             }
             let Some(mut queue) = partition.queue.take() else { continue };
-            is_busy |= self.visit(place, &mut queue, share, now, wall);
+            is_busy |= self.visit(place, &mut queue, limit, now, wall);
             if let Some(partition) = self.partitions.at(place)
                 && !partition.is_revoked
             {
                 partition.queue = Some(queue);
+                budget.exchange(load, partition.load());
             }
         }
         self.meters.count_actions(&mut self.intake.actions);
         is_busy
     }
 
-    fn visit(&mut self, place: usize, queue: &mut PartitionQueue, share: u64, now: Instant, wall: EpochMillis) -> bool {
+    fn visit(&mut self, place: usize, queue: &mut PartitionQueue, limit: u64, now: Instant, wall: EpochMillis) -> bool {
         for num_taken in 0..RECORDS_PER_VISIT {
             let message = match queue.poll() {
                 Some(Ok(message)) => message,
@@ -101,19 +110,20 @@ impl Flow {
                 }
             };
             let goes_on = self.take_message(place, Received::from(&message), now, wall);
-            let is_over = self.partitions.at(place).is_none_or(|partition| partition.unfinished_bytes >= share);
-            if !goes_on || is_over || self.is_full() {
+            let is_over = self.partitions.at(place).is_none_or(|partition| partition.load() >= limit);
+            self.is_batch_wanted |= is_over;
+            if !goes_on || is_over || self.has_enough() {
                 self.meters.consumed.increment(num_taken as u64 + 1);
-                return !self.is_full();
+                return !self.has_enough();
             }
         }
         self.meters.consumed.increment(RECORDS_PER_VISIT as u64);
         true
     }
 
-    /// No more records are taken: enough wait to be sent, or memory is used up.
-    fn is_full(&self) -> bool {
-        self.schedule.num_ready() >= READY_BATCHES || self.partitions.unfinished_bytes >= self.memory.unfinished
+    /// No more records are taken: enough wait to be sent.
+    fn has_enough(&self) -> bool {
+        self.schedule.num_ready() >= READY_BATCHES
     }
 
     /// Takes one message. `false` if its partition must wait.

@@ -14,6 +14,9 @@ const FORGET: Duration = Duration::from_secs(15 * 60);
 /// A failed look-up is repeated after this.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// An index whose documents are pushed back for so long is told, and one whose plan nobody asked for is not.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// One index under one rule.
 pub struct Target {
     pub name: Arc<str>,
@@ -22,7 +25,9 @@ pub struct Target {
     /// Known to exist: it has a live mapping or took a document.
     pub exists: bool,
     /// First refusal because of a block, until something is indexed again.
-    pub blocked_since: Option<Instant>,
+    blocked: Option<Ailment>,
+    /// First document that was pushed back, until something is indexed again.
+    pushed_back: Option<Ailment>,
     /// Why its documents are refused for reasons that are not theirs.
     held: Option<String>,
     /// Why it has no plan.
@@ -34,6 +39,11 @@ pub struct Target {
     /// When the one behind the plan was asked for.
     planned: Option<Instant>,
     not_before: Option<Instant>,
+}
+
+struct Ailment {
+    since: Instant,
+    words: String,
 }
 
 #[derive(Default)]
@@ -49,7 +59,8 @@ impl Targets {
             rule,
             plan: None,
             exists: false,
-            blocked_since: None,
+            blocked: None,
+            pushed_back: None,
             held: None,
             no_plan: None,
             read: None,
@@ -148,7 +159,7 @@ impl Target {
     /// A document was indexed: whatever was wrong is over.
     pub fn took_document(&mut self) {
         self.exists = true;
-        self.blocked_since = None;
+        (self.blocked, self.pushed_back) = (None, None);
         self.release();
     }
 
@@ -158,9 +169,30 @@ impl Target {
         }
     }
 
-    /// Why its documents do not flow although Elasticsearch answers.
-    pub fn trouble(&self) -> Option<&str> {
-        self.no_plan.as_deref().or(self.held.as_deref())
+    /// Why its documents do not flow although Elasticsearch answers. They wait `index_wait` for a block to end.
+    pub fn trouble(&self, now: Instant, index_wait: Duration) -> Option<&str> {
+        let age = |ailment: &&Ailment| now.duration_since(ailment.since);
+        let blocked = self.blocked.as_ref().filter(|ailment| age(ailment) < index_wait);
+        let pushed_back = self.pushed_back.as_ref().filter(|ailment| age(ailment) >= PATIENCE);
+        let ailment = blocked.or(pushed_back).map(|ailment| ailment.words.as_str());
+        // A record that waits for its plan asks for it each turn; where none does, none waits.
+        let no_plan = self.no_plan.as_deref().filter(|_| now.duration_since(self.used) < PATIENCE);
+        no_plan.or(self.held.as_deref()).or(ailment)
+    }
+
+    /// A document was refused because of a block. Returns for how long there has been one.
+    pub fn block(&mut self, words: String, now: Instant) -> Duration {
+        let name = &self.name;
+        let ailment = self.blocked.get_or_insert_with(|| {
+            tracing::warn!(index = %name, reason = words, "index is blocked: its documents wait");
+            Ailment { since: now, words }
+        });
+        now.duration_since(ailment.since)
+    }
+
+    /// A document was pushed back.
+    pub fn push_back(&mut self, words: impl FnOnce() -> String, now: Instant) {
+        self.pushed_back.get_or_insert_with(|| Ailment { since: now, words: words() });
     }
 
     /// Documents are held for a reason that is not theirs.

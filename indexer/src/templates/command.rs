@@ -92,8 +92,8 @@ async fn apply(config: &Config, set: &TemplateSet) -> anyhow::Result<Exit> {
     println!("{}", describe(server));
     let mut exit = Exit::Clean;
     for (kind, name, body) in set.for_server(server).bodies() {
-        let settled = install::settle(&client, kind, name, body, true).await.map_err(anyhow::Error::msg)?;
-        let theirs = install::read(&client, kind, name).await.map_err(anyhow::Error::msg)?.unwrap_or_default();
+        let settled = install::settle(&client, kind, name, body, true).await?;
+        let theirs = install::read(&client, kind, name).await?.unwrap_or_default();
         let differences = diff(kind, body, &theirs).len();
         let (word, why) = match settled {
             Settled::Installed => ("installed", ""),
@@ -117,7 +117,7 @@ async fn compare(config: &Config, set: &TemplateSet) -> anyhow::Result<Exit> {
     println!("{}", describe(server));
     let mut exit = Exit::Clean;
     for (kind, name, body) in set.for_server(server).bodies() {
-        let theirs = install::read(&client, kind, name).await.map_err(anyhow::Error::msg)?;
+        let theirs = install::read(&client, kind, name).await?;
         let (word, differences) = match &theirs {
             None => ("missing", Vec::new()),
             Some(theirs) => match diff(kind, body, theirs) {

@@ -3,8 +3,32 @@
 use elasticsearch::http::Method;
 use serde_json::{Value, json};
 
-use crate::bulk::client::{Client, HttpReply};
+use crate::bulk::client::{Client, HttpReply, SendError};
 use crate::map::TemplateKind;
+
+/// Why a template does not stand.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    #[error(transparent)]
+    Send(#[from] SendError),
+    #[error("{method} /{path}: {status}: {words}")]
+    Refused { method: &'static str, path: String, status: u16, words: String },
+    #[error("{} `{name}` is not installed, and `templates.apply` is off", kind.as_str())]
+    NotApplied { kind: TemplateKind, name: String },
+    #[error("{} `{name}` was installed, but reads back differently", kind.as_str())]
+    ReadsBackDifferently { kind: TemplateKind, name: String },
+}
+
+impl InstallError {
+    /// Whether the server is at fault and not the template: the others would fare no better.
+    pub fn is_of_server(&self) -> bool {
+        match self {
+            Self::Send(_) => true,
+            Self::Refused { status, .. } => matches!(status, 401 | 429 | 500..),
+            Self::NotApplied { .. } | Self::ReadsBackDifferently { .. } => false,
+        }
+    }
+}
 
 /// What to do about one template, given what the cluster has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +99,7 @@ pub async fn settle(
     name: &str,
     body: &Value,
     apply: bool,
-) -> Result<Settled, String> {
+) -> Result<Settled, InstallError> {
     let path = path(kind, name);
     let theirs = read(client, kind, name).await?;
     match decide(kind, body, theirs.as_ref()) {
@@ -84,21 +108,27 @@ pub async fn settle(
         Decision::Foreign => return Ok(Settled::Foreign),
         Decision::Put if !apply && theirs.is_some() => return Ok(Settled::Older),
         Decision::Put if !apply => {
-            return Err(format!("{} `{name}` is not installed, and `templates.apply` is off", kind.as_str()));
+            return Err(InstallError::NotApplied { kind, name: name.to_owned() });
         }
         Decision::Put => {}
     }
-    let reply = client.call(Method::Put, &path, Some(body)).await.map_err(|e| e.to_string())?;
+    let reply = client.call(Method::Put, &path, Some(body)).await?;
     expect_success(&reply, "PUT", &path)?;
     let installed = read(client, kind, name).await?;
     if decide(kind, body, installed.as_ref()) != Decision::Keep {
-        return Err(format!("{} `{name}` was installed, but reads back differently", kind.as_str()));
+        return Err(InstallError::ReadsBackDifferently { kind, name: name.to_owned() });
     }
     Ok(if theirs.is_some() { Settled::Updated } else { Settled::Installed })
 }
 
 /// [`settle`] for a run, which says in its log what is not as in the files.
-pub async fn confirm(client: &Client, kind: TemplateKind, name: &str, body: &Value, apply: bool) -> Result<(), String> {
+pub async fn confirm(
+    client: &Client,
+    kind: TemplateKind,
+    name: &str,
+    body: &Value,
+    apply: bool,
+) -> Result<(), InstallError> {
     match settle(client, kind, name, body, apply).await? {
         Settled::There => {}
         Settled::Installed | Settled::Updated => tracing::info!(template = name, "template installed"),
@@ -114,9 +144,9 @@ pub async fn confirm(client: &Client, kind: TemplateKind, name: &str, body: &Val
 }
 
 /// A template as the cluster has it.
-pub async fn read(client: &Client, kind: TemplateKind, name: &str) -> Result<Option<Value>, String> {
+pub async fn read(client: &Client, kind: TemplateKind, name: &str) -> Result<Option<Value>, InstallError> {
     let path = path(kind, name);
-    let reply = client.get(&path).await.map_err(|e| e.to_string())?;
+    let reply = client.get(&path).await?;
     if reply.status == 404 {
         return Ok(None);
     }
@@ -124,10 +154,10 @@ pub async fn read(client: &Client, kind: TemplateKind, name: &str) -> Result<Opt
     Ok(template_in(kind, name, &reply.json()))
 }
 
-fn expect_success(reply: &HttpReply, method: &str, path: &str) -> Result<(), String> {
+fn expect_success(reply: &HttpReply, method: &'static str, path: &str) -> Result<(), InstallError> {
     match reply.status {
         200..=299 => Ok(()),
-        status => Err(format!("{method} /{path}: {status}: {}", reply.excerpt())),
+        status => Err(InstallError::Refused { method, path: path.to_owned(), status, words: reply.excerpt() }),
     }
 }
 

@@ -3,7 +3,7 @@
 use elasticsearch::http::Method;
 use serde_json::{Value, json};
 
-use super::Templates;
+use super::Standing;
 use crate::bulk::client::{Client, SendError};
 use crate::bulk::service::PlanRequest;
 use crate::map::{Flavor, Plan, PlanError, Server, ServerVersion};
@@ -22,6 +22,8 @@ pub enum LookupError {
     Send(#[from] SendError),
     #[error("Elasticsearch answers {status} when asked for index `{index}`: {words}")]
     Refused { index: String, status: u16, words: String },
+    #[error("index `{index}` waits for its template: {words}")]
+    Template { index: String, words: String },
     #[error(
         "template `{winner}` would win over `{ours}` for index `{index}`: raise the priority of `{ours}` or narrow the patterns of `{winner}`"
     )]
@@ -35,13 +37,11 @@ pub enum LookupError {
 }
 
 /// Reads the live mapping of an index, or what templates would make of it, and compiles the plan.
-pub async fn look_up(
-    client: &Client,
-    templates: &Templates,
-    server: ServerVersion,
-    request: &PlanRequest,
-) -> Result<Lookup, LookupError> {
+pub async fn look_up(client: &Client, standing: &Standing, request: &PlanRequest) -> Result<Lookup, LookupError> {
     let index = &*request.index;
+    if let Some(words) = standing.fault_of(index) {
+        return Err(LookupError::Template { index: index.into(), words });
+    }
     let reply = client.get(&format!("{}?flat_settings=true", escape(index))).await?;
     let (mappings, settings, exists) = match reply.status {
         200..=299 => {
@@ -50,13 +50,13 @@ pub async fn look_up(
             (live["mappings"].clone(), live["settings"].clone(), true)
         }
         404 => {
-            let (mappings, settings) = from_templates(client, templates, server, index).await?;
+            let (mappings, settings) = from_templates(client, standing, index).await?;
             (mappings, settings, false)
         }
         status => return Err(LookupError::Refused { index: index.into(), status, words: reply.excerpt() }),
     };
     let or_empty = |value: Value| if value.is_object() { value } else { json!({}) };
-    let plan = Plan::compile(&or_empty(mappings), &or_empty(settings), &request.rule, server)
+    let plan = Plan::compile(&or_empty(mappings), &or_empty(settings), &request.rule, standing.version)
         .map_err(|cause| LookupError::Plan { index: index.into(), cause })?;
     Ok(Lookup { plan, exists })
 }
@@ -73,16 +73,9 @@ pub(crate) async fn simulate(client: &Client, index: &str) -> Result<Value, Send
     Ok(if (200..300).contains(&reply.status) { reply.json() } else { Value::Null })
 }
 
-async fn from_templates(
-    client: &Client,
-    templates: &Templates,
-    server: ServerVersion,
-    index: &str,
-) -> Result<(Value, Value), LookupError> {
+async fn from_templates(client: &Client, standing: &Standing, index: &str) -> Result<(Value, Value), LookupError> {
     let simulated = simulate(client, index).await?;
-    // What lifecycle management adds is of no weight for a plan.
-    let server = Server { version: server, has_ilm: true };
-    let Some(ours) = templates.set.as_ref().and_then(|set| set.for_server(server).compose(index)) else {
+    let Some(ours) = standing.set.as_ref().and_then(|set| set.compose(index)) else {
         let of_cluster = |part| simulated.pointer(part).cloned().unwrap_or_default();
         return Ok((of_cluster("/template/mappings"), of_cluster("/template/settings")));
     };

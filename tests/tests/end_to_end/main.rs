@@ -18,6 +18,7 @@ mod indexer_consume;
 mod indexer_dlq;
 mod indexer_mapping;
 mod indexer_rows;
+mod indexer_rules;
 mod indexer_security;
 mod indexer_templates;
 mod ledger_rig;

@@ -10,5 +10,6 @@ mod indexer;
 mod legacy;
 #[path = "../end_to_end/reload_rig.rs"]
 mod reload_rig;
+mod rules;
 mod shipper;
 mod versions;

@@ -157,3 +157,26 @@ fn a_component_that_may_be_missing_is_left_out() {
         json!({"index_patterns": ["a"], "composed_of": ["gone"], "ignore_missing_component_templates": ["gone"]});
     assert!(faults("a.json", body).is_empty());
 }
+
+#[test]
+fn an_index_is_made_of_the_winner_its_components_and_its_policy() {
+    let policy = json!({"settings": {"index.lifecycle.name": "keep"}});
+    let set = TemplateSet::parse(&[
+        file("low.json", json!({"index_patterns": ["app*"]})),
+        file(
+            "high.json",
+            json!({"index_patterns": ["app-*"], "priority": 5, "composed_of": ["one"], "template": policy}),
+        ),
+        file("other.json", json!({"index_patterns": ["other-*"], "priority": 5})),
+        file("component/one.json", json!({"template": {}})),
+        file("component/two.json", json!({"template": {}})),
+        file("legacy/old.json", json!({"index_patterns": ["old-*"]})),
+        file("policy/keep.json", json!({"policy": {"phases": {}}})),
+    ]);
+    let set = set.expect("no fault");
+    let parts = |index: &str| set.parts(index).into_iter().map(|(kind, name)| kind.file(&name)).collect::<Vec<_>>();
+    assert_eq!(parts("app-a"), ["component/one.json", "high.json", "policy/keep.json"]);
+    assert_eq!(parts("apps"), ["low.json"]);
+    assert_eq!(parts("old-a"), ["legacy/old.json"]);
+    assert!(parts("none").is_empty());
+}
