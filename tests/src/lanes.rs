@@ -23,17 +23,31 @@ impl Lanes {
     ///
     /// If something cannot be made.
     pub fn new(name: &str, lanes: &[&str], bulk: &str, settings: &str) -> Result<Self> {
+        Self::under(lanes, name, lanes, bulk, settings)
+    }
+
+    /// As [`Lanes::new`], but the rule of the first lane is that of all topics.
+    ///
+    /// # Errors
+    ///
+    /// If something cannot be made.
+    pub fn of_one_rule(name: &str, lanes: &[&str]) -> Result<Self> {
+        Self::under(&lanes[..1], name, lanes, "", "")
+    }
+
+    fn under(ruled: &[&str], name: &str, lanes: &[&str], bulk: &str, settings: &str) -> Result<Self> {
         let rig = IndexerRig::with_options(name, 0, bulk, "")?;
         let lanes_of = Self { rig };
         let templates = lanes_of.rig.config().with_file_name("templates");
         std::fs::create_dir(&templates)?;
-        let (mut topics, mut rules) = (Vec::new(), String::new());
-        for lane in lanes {
+        let topics: Vec<String> = lanes.iter().map(|lane| lanes_of.topic(lane)).collect();
+        let mut rules = String::new();
+        for lane in ruled {
             let template = json!({"index_patterns": [lane], "priority": 600, "version": 1, "_meta": {"managed_by": "millrace"},
                 "template": {"mappings": {"properties": {"n": {"type": "long"}, "message": {"type": "text"}}}}});
             std::fs::write(templates.join(format!("{lane}.json")), template.to_string())?;
-            topics.push(lanes_of.topic(lane));
-            rules += &format!("  - {{ topics: [{}], index: {lane} }}\n", lanes_of.topic(lane));
+            let of = if ruled.len() < lanes.len() { topics.join(", ") } else { lanes_of.topic(lane) };
+            rules += &format!("  - {{ topics: [{of}], index: {lane} }}\n");
         }
         let rig = &lanes_of.rig;
         rig.reconfigure(&format!("topics: [\"{}\"]", rig.name), &format!("topics: {topics:?}"))?;

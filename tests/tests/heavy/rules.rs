@@ -1,4 +1,4 @@
-//! What a hundred rules cost beside one, with the same load; and what takes half a minute to be noticed: `make test-heavy`.
+//! What a hundred rules cost beside one, with the same topics and load; and what takes half a minute to be noticed: `make test-heavy`.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -14,7 +14,9 @@ const RECORDS: usize = 1_000_000;
 const ROUNDS: usize = 2;
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Topics with a rule, a template and an index each, and their indexer. All share the load.
+const TOPICS: usize = 100;
+
+/// Topics that share the load, and their indexer.
 struct Side {
     lanes: Lanes,
     names: Vec<String>,
@@ -30,9 +32,11 @@ struct Cost {
 }
 
 impl Side {
-    fn new(name: &str, num_rules: usize) -> Result<Self> {
-        let names: Vec<String> = (0..num_rules).map(|n| format!("lane-{n}")).collect();
-        let lanes = Lanes::new(name, &names.iter().map(String::as_str).collect::<Vec<_>>(), "", "")?;
+    /// A rule, a template and an index for each topic, or one for all.
+    fn new(name: &str, is_each: bool) -> Result<Self> {
+        let names: Vec<String> = (0..TOPICS).map(|n| format!("lane-{n}")).collect();
+        let all: Vec<&str> = names.iter().map(String::as_str).collect();
+        let lanes = if is_each { Lanes::new(name, &all, "", "")? } else { Lanes::of_one_rule(name, &all)? };
         lanes.rig.reconfigure("max_delay: 100ms", "max_delay: 1s")?;
         names.iter().try_for_each(|name| lanes.create(name))?;
         lanes.rig.fake.only_count();
@@ -87,8 +91,8 @@ fn least(costs: &[Cost], of: impl Fn(&Cost) -> f64) -> f64 {
 
 /// Both sides run in turn, so that what else the machine does meets both. Of the runs the cheapest counts, without its start.
 #[test]
-fn a_hundred_rules_cost_at_most_half_more_than_one() -> Result<()> {
-    let mut sides = [Side::new("rules-1", 1)?, Side::new("rules-100", 100)?];
+fn a_hundred_rules_cost_no_more_than_one() -> Result<()> {
+    let mut sides = [Side::new("rules-1", false)?, Side::new("rules-100", true)?];
     let idle = [sides[0].idle()?, sides[1].idle()?];
     let mut costs: [Vec<Cost>; 2] = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
@@ -101,8 +105,8 @@ fn a_hundred_rules_cost_at_most_half_more_than_one() -> Result<()> {
     let requests = |at: usize| least(&costs[at], |cost| cost.num_requests);
     let (cpu, requests) = (cpu(1) / cpu(0), requests(1) / requests(0));
     println!("a hundred to one: CPU {cpu:.2}, requests {requests:.2}");
-    // 1.3 as measured. The rule of a record is found once for each partition.
-    ensure!(cpu <= 1.5, "{cpu} times the CPU time");
+    // The rule of a record is found once for each partition. The rest is for what else the machine does.
+    ensure!(cpu <= 1.15, "{cpu} times the CPU time");
     ensure!(requests <= 1.25, "{requests} times the requests");
     ensure!(idle[1].peak_kib <= idle[0].peak_kib + (16 << 10), "{idle:?}");
     // A fetch brings at least one batch of each partition, of up to 1 MB; the default of `limits.memory` holds all the same.
@@ -112,7 +116,7 @@ fn a_hundred_rules_cost_at_most_half_more_than_one() -> Result<()> {
 
 #[test]
 fn a_trickle_of_a_hundred_topics_shares_its_requests() -> Result<()> {
-    let mut side = Side::new("rules-trickle", 100)?;
+    let mut side = Side::new("rules-trickle", true)?;
     let lanes = &mut side.lanes;
     lanes.rig.start()?;
     lanes.rig.wait_ready(LIMIT)?;
