@@ -375,6 +375,17 @@ fn a_pending_runtime_field_does_not_stand_in_the_way_of_objects() {
 }
 
 #[test]
+fn a_pending_object_stands_in_the_way_of_a_runtime_field_of_its_name() {
+    let mappings = json!({"runtime": {"a": {"type": "keyword"}}, "properties": {"attrs": {"type": "flattened"}}});
+    let plan = plan_with(&mappings, &json!({}), &rule());
+    let mut state = State::default();
+    let mut send = |document: &str| sent(&plan, document, &mut state, &mut Actions::default());
+    assert_eq!(send(r#"{"a":false}"#), r#"{"a":false}"#);
+    assert_eq!(send(r#"{"a":{"n":1}}"#), r#"{"a":{"n":1}}"#);
+    assert_eq!(send(r#"{"a":false}"#), r#"{"attrs":{"malformed":{"a":"false"}}}"#);
+}
+
+#[test]
 fn m17_objects_past_the_depth_limit_are_folded_as_text_where_needed() {
     let nest = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
     let mappings = json!({"properties": {"attrs": {"type": "flattened"}}});

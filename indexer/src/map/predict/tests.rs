@@ -231,3 +231,14 @@ fn a_null_in_an_array_is_a_new_name_to_strict_allow_templates() {
         &[(r#"{"a":[null,1]}"#, refused), (r#"{"a":[1,null]}"#, refused), (r#"{"a":[1]}"#, "accepted")],
     );
 }
+
+#[test]
+fn an_object_that_a_template_makes_a_field_of_has_no_depth() {
+    let mappings = json!({"dynamic_templates": [
+        {"flat": {"match": "*1", "match_mapping_type": "object", "mapping": {"type": "flattened"}}}
+    ]});
+    let settings = json!({"index.mapping.depth.limit": 4});
+    assert_eq!(predict(EIGHT, &mappings, &settings, r#"{"a":{"b.c.d1":{}}}"#), "accepted");
+    let refused = "a.b.c.d is nested deeper than the index allows";
+    assert_eq!(predict(EIGHT, &mappings, &settings, r#"{"a":{"b.c.d":{}}}"#), refused);
+}

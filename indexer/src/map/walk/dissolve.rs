@@ -56,8 +56,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 value.elements().for_each(|element| self.objects_in_runtime(place, way, member, element));
             }
             Kind::Null => {}
-            _ if self.has_created_object(&way.path()) => self.note_member(What::Unsure, way, member),
-            _ => {}
+            _ => self.value_of_runtime(way, member),
         }
     }
 

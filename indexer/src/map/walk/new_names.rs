@@ -15,9 +15,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     pub(super) fn unmapped(&mut self, place: Place<'_>, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
         let is_object = member.value.kind() == Kind::Object;
         if !is_object && !self.model.runtime.is_empty() && self.model.runtime.contains(&way.path()) {
-            if self.has_created_object(&way.path()) {
-                self.note_member(What::Unsure, way, member);
-            }
+            self.value_of_runtime(way, member);
             return;
         }
         if !is_object && !place.has_subobjects && place.dynamic != Dynamic::False && self.is_in_flattened(&way.path()) {
@@ -190,13 +188,16 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             self.without_template(place, way, member);
             return None;
         }
-        if path.matches('.').count() as u64 + 2 > self.model.limits.depth {
+        let created = detector.object(&path, way.name);
+        // A template can make a field of it: those have no depth.
+        let is_object = created.as_ref().is_none_or(|created| matches!(created.child, Child::Object(_)));
+        if is_object && path.matches('.').count() as u64 + 2 > self.model.limits.depth {
             self.note(What::TooDeep, way, path.clone(), member);
             if !self.model.server.has_old_parser {
                 return None;
             }
         }
-        match detector.object(&path, way.name) {
+        match created {
             Some(created) => self.agree(path, created, way, member),
             None => {
                 self.note(What::Unsure, way, path, member);
@@ -205,9 +206,16 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         }
     }
 
-    pub(super) fn has_created_object(&self, path: &str) -> bool {
-        let pending = self.pending.and_then(|pending| pending.get(path));
-        pending.or_else(|| self.created.get(path)).is_some_and(|created| matches!(created.child, Child::Object(_)))
+    /// A value of a runtime field, in whose way stands an object of that name that came first: it is looked up first.
+    pub(super) fn value_of_runtime(&mut self, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
+        let path = way.path();
+        let is_object = |created: &Arc<Created>| matches!(created.child, Child::Object(_));
+        if self.pending.and_then(|pending| pending.get(&path)).is_some_and(is_object) {
+            let what = What::Misfit { misfit: Misfit::ValueForObject, type_name: "object".to_owned() };
+            self.note(what, way, path, member);
+        } else if self.created.get(&path).is_some_and(is_object) {
+            self.note_member(What::Unsure, way, member);
+        }
     }
 
     /// A concrete field, no object, that this document or one before it creates.
