@@ -11,6 +11,7 @@ pub mod reload;
 pub mod exit;
 pub mod build_info;
 pub mod manual;
+pub mod dumps;
 pub mod ledger;
 pub mod terminal;
 pub mod online;

@@ -12,7 +12,7 @@ use millrace_common::online::tell;
 use millrace_common::reload::{self, Loaded, Reloads, Rules};
 use millrace_common::shutdown::Signals;
 use millrace_common::telemetry::{admin, logs, metrics};
-use millrace_common::{build_info, manual};
+use millrace_common::{build_info, dumps, manual};
 use millrace_indexer::cli::{self, Cli, Command, Need, Settings};
 use millrace_indexer::config::{Config, FIXED, Raw};
 use millrace_indexer::health::Health;
@@ -33,6 +33,9 @@ fn main() -> ExitCode {
         }
     };
     logs::init(cli.log_format, "info");
+    if let Err(cause) = dumps::forbid() {
+        tracing::warn!(%cause, "a core dump of this process would hold its secrets");
+    }
     match cli.command {
         Command::Check { online, settings } => match settings.load(RUN_NEEDS) {
             Ok(config) => {

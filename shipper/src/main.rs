@@ -8,11 +8,11 @@ use millrace_common::config::{Setting, describe};
 use millrace_common::exit::Exit;
 use millrace_common::telemetry::logs::{self, LogFormat};
 use millrace_common::telemetry::metrics;
-use millrace_common::{build_info, manual, online, reload};
+use millrace_common::{build_info, dumps, manual, online, reload};
 use millrace_shipper::config::{self, Config, Ledger};
 use millrace_shipper::inspect::{self, FileLine, Place, StatusArgs};
 use millrace_shipper::pipeline::{self, Until};
-use tracing::error;
+use tracing::{error, warn};
 
 /// Tails files and produces one JSON record per line to Kafka, each exactly as far as it was acknowledged.
 #[derive(Parser)]
@@ -266,6 +266,9 @@ fn main() -> ExitCode {
         }
     };
     logs::init(cli.log_format, "info");
+    if let Err(cause) = dumps::forbid() {
+        warn!(%cause, "a core dump of this process would hold its secrets");
+    }
     let rules = pipeline::rules(flags.config.clone(), move || flags.load().map_err(|(faults, _)| faults));
     let ended = metrics::install("shipper", build_info!())
         .map_err(anyhow::Error::from)

@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use millrace_tests::process::built;
+use millrace_tests::process::{Launch, built};
 use millrace_tests::servers::checkout;
 use millrace_tests::unit::Unit;
+use millrace_tests::{scratch, wait};
 
 const PROGRAMS: [&str; 2] = ["shipper", "indexer"];
 
@@ -119,6 +121,37 @@ fn manual_pages_name_every_command_and_the_version_names_the_target() -> Result<
         let parts = version.trim_end().strip_prefix(&format!("{program} {} (", env!("CARGO_PKG_VERSION")));
         let target = parts.and_then(|parts| parts.strip_suffix(')')?.split_once(", ")).map(|(_, target)| target);
         ensure!(target.is_some_and(|target| target.contains("-linux-")), "{version}");
+    }
+    Ok(())
+}
+
+/// What the kernel would write of each, had the shell before it not been told otherwise.
+#[test]
+fn no_core_dump_is_written_of_what_holds_secrets() -> Result<()> {
+    let dir = scratch::dir("dumps")?;
+    let (shipper, indexer) = (dir.join("shipper.yaml"), dir.join("indexer.yaml"));
+    let (kafka, admin) = ("brokers: [\"127.0.0.1:9\"]", "admin: { listen: \"127.0.0.1:0\" }");
+    let data = dir.join("data");
+    let inputs = format!("data_dir: {data:?}\ninputs: [ {{ id: a, paths: [{data:?}] }} ]");
+    fs::write(&shipper, format!("kafka: {{ {kafka}, topic: a }}\n{admin}\n{inputs}\n"))?;
+    let elasticsearch = "elasticsearch: { hosts: [\"http://127.0.0.1:9\"] }";
+    fs::write(&indexer, format!("kafka: {{ {kafka}, topics: [a] }}\n{admin}\n{elasticsearch}\n"))?;
+    let text = |path: &std::path::Path| path.display().to_string();
+    for (program, args, limit) in [
+        ("shipper", vec![text(&built("shipper")?), "run".into(), "-c".into(), text(&shipper)], "0"),
+        ("indexer", vec![text(&built("indexer")?), "run".into(), "-c".into(), text(&indexer)], "0"),
+        ("sleep", vec!["sleep".into(), "60".into()], "unlimited"),
+    ] {
+        let launch = Launch::program(program, "/bin/sh", &dir.join(format!("{program}.log")));
+        let mut process = launch.args(["-c", "ulimit -c unlimited && exec \"$0\" \"$@\""]).args(args).start()?;
+        wait::until_true(&format!("{program} to run"), Duration::from_secs(30), || {
+            process.ensure_running()?;
+            let name = fs::read_to_string(format!("/proc/{}/comm", process.pid()))?;
+            Ok(name.trim() == program && (program == "sleep" || process.output().contains("admin endpoint")))
+        })?;
+        let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid()))?;
+        let of_dumps = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).context("no limit")?;
+        ensure!(of_dumps.split_whitespace().take(2).eq([limit, limit]), "{program}: {of_dumps}");
     }
     Ok(())
 }

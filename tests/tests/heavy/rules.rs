@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 use millrace_tests::fake_elasticsearch::Answer;
 use millrace_tests::indexer_rig::number;
 use millrace_tests::lanes::Lanes;
+use millrace_tests::rig::Rig;
 use millrace_tests::wait;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const RECORDS: usize = 1_000_000;
 const ROUNDS: usize = 2;
@@ -137,6 +138,42 @@ fn a_trickle_of_a_hundred_topics_shares_its_requests() -> Result<()> {
     let refreshed = 1 + took.as_secs() as usize / 60;
     ensure!(num_of(&calls, "GET lane-") <= 100 * refreshed && num_of(&calls, "POST ") <= 100 * refreshed, "{calls:?}");
     side.stop()
+}
+
+/// CPU seconds of a shipper for the same files, under one input or under one each, without its start.
+fn shipping(name: &str, is_each: bool) -> Result<f64> {
+    let mut rig = Rig::new(name, 4)?;
+    let input = |n: usize, pattern: &str| json!({"id": format!("input-{n}"), "paths": [rig.path(pattern)]});
+    let inputs: Vec<Value> = match is_each {
+        true => (0..TOPICS).map(|n| input(n, &format!("app-{n}.log"))).collect(),
+        false => vec![input(0, "app-*.log")],
+    };
+    rig.set("inputs", inputs);
+    let mut shipper = rig.start()?;
+    shipper.wait_metric("shipper_acked_events_total", &[], LIMIT, |_| true)?;
+    let before = shipper.cpu_time().context("it runs")?;
+    let line = "a line of usual length, of which there are many in a log of an application\n";
+    for n in 0..TOPICS {
+        rig.append(&format!("app-{n}.log"), line.repeat(RECORDS / TOPICS))?;
+    }
+    shipper.wait_metric("shipper_acked_events_total", &[], LIMIT, |num| num >= RECORDS as f64)?;
+    let cpu = shipper.cpu_time().context("it runs")? - before;
+    shipper.stop()?;
+    Ok(cpu.as_secs_f64())
+}
+
+#[test]
+fn a_hundred_inputs_cost_no_more_than_one() -> Result<()> {
+    let mut costs = [[0.0; ROUNDS]; 2];
+    for round in 0..ROUNDS {
+        for (side, costs) in costs.iter_mut().enumerate() {
+            costs[round] = shipping(&format!("inputs-{side}-{round}"), side == 1)?;
+        }
+    }
+    let [one, each] = costs.map(|costs| costs.into_iter().fold(f64::INFINITY, f64::min));
+    println!("{costs:?}; a hundred to one: CPU {:.2}", each / one);
+    ensure!(each <= 1.15 * one, "{costs:?}");
+    Ok(())
 }
 
 /// A letter topic that is not there is told after the half minute that the client gives it.
