@@ -375,6 +375,20 @@ fn a_pending_runtime_field_does_not_stand_in_the_way_of_objects() {
 }
 
 #[test]
+fn a_runtime_field_and_an_object_of_one_name_count_both() {
+    let mappings = json!({
+        "dynamic_templates": [{"all": {"match": "*", "runtime": {"type": "long"}}}],
+        "properties": {"attrs": {"type": "flattened"}}
+    });
+    let plan = plan_with(&mappings, &json!({}), &rule());
+    let mut state = State::default();
+    sent(&plan, r#"{"e":1}"#, &mut state, &mut Actions::default());
+    assert_eq!(plan.budget(&state).0, 2);
+    sent(&plan, r#"{"e":{"n":1}}"#, &mut state, &mut Actions::default());
+    assert_eq!(plan.budget(&state).0, 4);
+}
+
+#[test]
 fn a_pending_object_stands_in_the_way_of_a_runtime_field_of_its_name() {
     let mappings = json!({"runtime": {"a": {"type": "keyword"}}, "properties": {"attrs": {"type": "flattened"}}});
     let plan = plan_with(&mappings, &json!({}), &rule());

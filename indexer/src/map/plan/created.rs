@@ -45,8 +45,12 @@ impl Pending {
     }
 
     pub(in crate::map) fn insert(&mut self, path: String, created: Arc<Created>) {
+        let is_runtime = created.is_runtime;
         self.cost += created.cost;
-        if let Some((old, _)) = self.names.insert(path, (created, 0)) {
+        // A runtime field and an object can have one name, and both count.
+        if let Some((old, _)) = self.names.insert(path, (created, 0))
+            && old.is_runtime == is_runtime
+        {
             self.cost -= old.cost;
         }
     }
