@@ -70,7 +70,7 @@ impl Misfit {
             Self::NestedInFlat => "is an object that a template makes nested where `subobjects` is off",
             Self::HeldNumber => "gets a number of an earlier field, which Elasticsearch's parser holds",
             Self::NeverAnswered => {
-                "is never answered by OpenSearch, where dots lead past `false_allow_templates` to a template"
+                "is never answered: the server waits for a mapping that it does not make of dotted names like this"
             }
             Self::DotsIntoNested => "is reached with dots through a nested object",
             Self::ScriptedField => "is written to a field with a script",

@@ -192,8 +192,8 @@ fn what_opensearch_never_answers_is_refused() {
         {"strings": {"match_mapping_type": "string", "mapping": {"type": "keyword"}}},
         {"objects": {"match_mapping_type": "object", "match": "p", "mapping": {"type": "object"}}}
     ]});
-    let refused = "o of type object is never answered by OpenSearch, where dots lead past `false_allow_templates` to a \
-                   template: \"a\"";
+    let refused = "o of type object is never answered: the server waits for a mapping that it does not make of dotted \
+                   names like this: \"a\"";
     let cases = [
         (r#"{"o.x":"a"}"#, refused),
         (r#"{"o.y.x":"a"}"#, refused),
@@ -241,4 +241,13 @@ fn an_object_that_a_template_makes_a_field_of_has_no_depth() {
     assert_eq!(predict(EIGHT, &mappings, &settings, r#"{"a":{"b.c.d1":{}}}"#), "accepted");
     let refused = "a.b.c.d is nested deeper than the index allows";
     assert_eq!(predict(EIGHT, &mappings, &settings, r#"{"a":{"b.c.d":{}}}"#), refused);
+}
+
+#[test]
+fn what_elasticsearch_7_never_answers_is_refused() {
+    let mappings = json!({"dynamic": "runtime"});
+    let refused = "a of type long is never answered: the server waits for a mapping that it does not make of dotted names \
+                   like this: -129";
+    check(SEVEN, &mappings, &[(r#"{"a..":-129}"#, refused), (r#"{"a":-129}"#, "accepted")]);
+    check(SEVEN, &json!({}), &[(r#"{"a..":-129}"#, "accepted")]);
 }

@@ -149,6 +149,10 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 let Some(created) = detector.leaf(&path, way.name, value) else {
                     return self.note_member(What::Unsure, way, member);
                 };
+                if created.is_runtime && self.model.server.has_old_parser && member.key.ends_with('.') {
+                    let what = What::Misfit { misfit: Misfit::NeverAnswered, type_name: created.type_name };
+                    return self.note(what, way, path, member);
+                }
                 match self.agree(path, created, way, member) {
                     Some(created) => created,
                     None => return,
