@@ -33,9 +33,7 @@ fn main() -> ExitCode {
         }
     };
     logs::init(cli.log_format, "info");
-    if let Err(cause) = dumps::forbid() {
-        tracing::warn!(%cause, "a core dump of this process would hold its secrets");
-    }
+    dumps::forbid();
     match cli.command {
         Command::Check { online, settings } => match settings.load(RUN_NEEDS) {
             Ok(config) => {

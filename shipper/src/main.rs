@@ -12,7 +12,7 @@ use millrace_common::{build_info, dumps, manual, online, reload};
 use millrace_shipper::config::{self, Config, Ledger};
 use millrace_shipper::inspect::{self, FileLine, Place, StatusArgs};
 use millrace_shipper::pipeline::{self, Until};
-use tracing::{error, warn};
+use tracing::error;
 
 /// Tails files and produces one JSON record per line to Kafka, each exactly as far as it was acknowledged.
 #[derive(Parser)]
@@ -266,9 +266,7 @@ fn main() -> ExitCode {
         }
     };
     logs::init(cli.log_format, "info");
-    if let Err(cause) = dumps::forbid() {
-        warn!(%cause, "a core dump of this process would hold its secrets");
-    }
+    dumps::forbid();
     let rules = pipeline::rules(flags.config.clone(), move || flags.load().map_err(|(faults, _)| faults));
     let ended = metrics::install("shipper", build_info!())
         .map_err(anyhow::Error::from)

@@ -15,14 +15,13 @@ type Report<T> = Box<dyn Fn(T, Result<(), KafkaError>) + Send + Sync>;
 
 /// Calls a function with what each record was sent with, and its outcome, on the thread that polls.
 pub struct Reports<T> {
-    login: Login,
     log: Log,
     report: Report<T>,
 }
 
 impl<T> Reports<T> {
     pub fn new(report: impl Fn(T, Result<(), KafkaError>) + Send + Sync + 'static) -> Self {
-        Self { login: Login::default(), log: Log::new(), report: Box::new(report) }
+        Self { log: Log::new(), report: Box::new(report) }
     }
 }
 
@@ -30,7 +29,7 @@ impl<T: IntoOpaque + 'static> ClientContext for Reports<T> {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        self.login.renew()
+        self.login().renew()
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -44,7 +43,7 @@ impl<T: IntoOpaque + 'static> ClientContext for Reports<T> {
 
 impl<T: IntoOpaque + 'static> LogsIn for Reports<T> {
     fn login(&self) -> &Login {
-        &self.login
+        self.log.login()
     }
 }
 

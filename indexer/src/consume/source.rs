@@ -42,7 +42,6 @@ pub enum Rebalance {
 #[derive(Default)]
 pub struct Context {
     noted: Mutex<Noted>,
-    login: Login,
     log: Log,
 }
 
@@ -68,7 +67,7 @@ impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        self.login.renew()
+        self.login().renew()
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -82,7 +81,7 @@ impl ClientContext for Context {
 
 impl LogsIn for Context {
     fn login(&self) -> &Login {
-        &self.login
+        self.log.login()
     }
 }
 

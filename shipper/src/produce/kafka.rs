@@ -19,6 +19,7 @@ use super::{Broker, Delivery, Outgoing, Refused};
 
 /// Collects delivery reports on the thread that polls.
 pub(super) struct Reports {
+    /// Of this producer, and not the log's, which others share.
     login: Login,
     deliveries: Mutex<Vec<Delivery>>,
     /// Outlives the producer, so that a new one does not tell everything again.

@@ -1,6 +1,7 @@
 //! Legacy templates, which Elasticsearch merges by `order`, on whatever server is given.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +12,31 @@ use millrace_tests::scratch;
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// Settings of an indexer for the topic of this name, with one rule and a dead letter topic. Returns their file.
+pub fn configure(
+    dir: &Path,
+    name: &str,
+    kafka: &Kafka,
+    node: &ElasticsearchClient,
+    templates: &Path,
+    rule: &str,
+) -> Result<PathBuf> {
+    let config = dir.join("indexer.yaml");
+    let text = format!(
+        "kafka: {{ brokers: [\"{}\"], topics: [\"{name}\"], group: \"{name}\" }}\n\
+         elasticsearch: {{ hosts: [\"{}\"] }}\n\
+         bulk: {{ max_delay: 100ms }}\n\
+         templates: {{ dir: {templates:?} }}\n\
+         rules: [ {{ {rule} }} ]\n\
+         dead_letter: {{ topic: \"{name}.dlq\" }}\n\
+         admin: {{ listen: \"127.0.0.1:0\" }}\n",
+        kafka.bootstrap(),
+        node.url(),
+    );
+    fs::write(&config, text)?;
+    Ok(config)
+}
 
 /// Two templates that both define `status`: the one of the higher order decides, for the server as for the plan.
 pub fn templates_rule_by_their_order(node: &ElasticsearchClient, name: &str, flattened: &str) -> Result<()> {
@@ -35,22 +61,8 @@ pub fn templates_rule_by_their_order(node: &ElasticsearchClient, name: &str, fla
     ] {
         fs::write(dir.join(format!("templates/legacy/{file}.json")), body.to_string())?;
     }
-    let config = dir.join("indexer.yaml");
-    fs::write(
-        &config,
-        format!(
-            "kafka: {{ brokers: [\"{}\"], topics: [\"{name}\"], group: \"{name}\" }}\n\
-             elasticsearch: {{ hosts: [\"{}\"] }}\n\
-             bulk: {{ max_delay: 100ms }}\n\
-             templates: {{ dir: \"{}\" }}\n\
-             rules: [ {{ index: \"{name}-1\", unmapped: fold, fold_into: attrs, on_conflict: reject }} ]\n\
-             dead_letter: {{ topic: \"{name}.dlq\" }}\n\
-             admin: {{ listen: \"127.0.0.1:0\" }}\n",
-            kafka.bootstrap(),
-            node.url(),
-            dir.join("templates").display(),
-        ),
-    )?;
+    let rule = format!("index: \"{name}-1\", unmapped: fold, fold_into: attrs, on_conflict: reject");
+    let config = configure(&dir, name, kafka, node, &dir.join("templates"), &rule)?;
     // The first record meets the files alone: there is no index yet.
     let bad = r#"{"message":"bad","status":"none"}"#;
     kafka.produce(name, None, [("", bad), ("", r#"{"message":"good","status":200,"n":7}"#)])?;

@@ -1,6 +1,5 @@
 //! The shipped templates and their rule on every server that is supported.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -23,22 +22,8 @@ fn works_on(server: &str, flattened: &str) -> Result<()> {
     kafka.create_topic(&name, 2, &[])?;
     kafka.create_topic(&format!("{name}.dlq"), 1, &[])?;
     let dir = scratch::dir(&name)?;
-    let config = dir.join("indexer.yaml");
-    fs::write(
-        &config,
-        format!(
-            "kafka: {{ brokers: [\"{}\"], topics: [\"{name}\"], group: \"{name}\" }}\n\
-             elasticsearch: {{ hosts: [\"{}\"] }}\n\
-             bulk: {{ max_delay: 100ms }}\n\
-             templates: {{ dir: \"{}\" }}\n\
-             rules: [ {{ default: {{ service.name: none }}, unmapped: fold, fold_into: attrs, on_conflict: reject }} ]\n\
-             dead_letter: {{ topic: \"{name}.dlq\" }}\n\
-             admin: {{ listen: \"127.0.0.1:0\" }}\n",
-            kafka.bootstrap(),
-            node.url(),
-            servers::checkout().join("templates").display(),
-        ),
-    )?;
+    let rule = "default: { service.name: none }, unmapped: fold, fold_into: attrs, on_conflict: reject";
+    let config = legacy::configure(&dir, &name, kafka, &node, &servers::checkout().join("templates"), rule)?;
     let record = |n: u64| {
         format!(
             r#"{{"message":"line {n}","service":{{"name":"a"}},"n":{n},"http":{{"response":{{"status_code":200}}}}}}"#
