@@ -231,6 +231,7 @@ fn main() -> ExitCode {
             return if fault.use_stderr() { Exit::Usage } else { Exit::Clean }.into();
         }
     };
+    dumps::forbid();
     let (flags, until) = match cli.command {
         Command::Run { settings, until } => (settings, until.map_or(Until::Signal, |_| Until::Eof)),
         Command::Check { online, settings } => return check(&settings, online).into(),
@@ -266,7 +267,6 @@ fn main() -> ExitCode {
         }
     };
     logs::init(cli.log_format, "info");
-    dumps::forbid();
     let rules = pipeline::rules(flags.config.clone(), move || flags.load().map_err(|(faults, _)| faults));
     let ended = metrics::install("shipper", build_info!())
         .map_err(anyhow::Error::from)

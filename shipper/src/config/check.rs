@@ -33,13 +33,15 @@ pub(super) fn check(raw: Raw, faults: &mut Faults) -> Config {
             let remedy = "give each input a name of its own";
             faults.at(&format!("inputs[{i}].id")).add(format!("`{id}` is the name of another input too"), remedy);
         }
-        patterns.extend(check_patterns(i, &input, faults));
+        let files = check_patterns(i, &input, faults);
+        let reach = files.as_ref().map(Patterns::reach).unwrap_or_default();
+        patterns.extend(files);
         let topic = check_input_topic(i, &input, raw.kafka.topic.as_deref(), &mut topics, faults);
         let framing = Arc::new(framing::check(i, &input, raw.limits.memory.bytes(), faults));
         let content = content::check(&format!("inputs[{i}]"), framing::content(&input), &input, faults);
         let fields = check_fields(i, &input, faults);
         let ignore_older = input.ignore_older.map(HumanDuration::duration);
-        inputs.push(InputSettings { id, topic, content, framing, fields, ignore_older });
+        inputs.push(InputSettings { id, topic, content, framing, fields, ignore_older, reach });
     }
     for fault in kafka::check(Role::Producer, &raw.kafka.brokers, &raw.kafka.options) {
         faults.at(&format!("kafka.{}", fault.path)).add(fault.what, fault.remedy);
@@ -93,7 +95,7 @@ fn check_patterns(i: usize, input: &RawInput, faults: &mut Faults) -> Option<Pat
     if input.paths.is_empty() {
         faults.at(&format!("inputs[{i}].paths")).add("has no entry", "name at least one pattern");
     }
-    match Patterns::new(&input.paths, &input.exclude) {
+    match Patterns::new(&input.paths, &input.exclude, &input.links_into) {
         Ok(patterns) => return Some(patterns),
         Err(fault) => {
             let (PatternError::Invalid { pattern, .. } | PatternError::Relative { pattern }) = &fault;
@@ -101,6 +103,7 @@ fn check_patterns(i: usize, input: &RawInput, faults: &mut Faults) -> Option<Pat
                 list.iter().position(|p| p == pattern).map(|at| format!("inputs[{i}].{key}[{at}]"))
             };
             let path = place("paths", &input.paths).or_else(|| place("exclude", &input.exclude));
+            let path = path.or_else(|| place("links_into", &input.links_into));
             let (what, remedy) = match &fault {
                 PatternError::Invalid { cause, .. } => (format!("{fault}: {}", cause.kind()), "correct the pattern"),
                 PatternError::Relative { .. } => (fault.to_string(), "write the path from / on"),

@@ -58,6 +58,11 @@ pub(super) struct RawInput {
     /// Patterns of paths or names to leave out.
     #[serde(default)]
     pub(super) exclude: Vec<String>,
+    /// Folders that links may lead into, beside those that `paths` begin with (up to the first `*`). What other links lead to is
+    /// not read. Default: none; where a path begins with `/var/log/containers` or `/var/log/pods`: `/var/log/pods` and
+    /// `/var/lib/docker/containers`.
+    #[serde(default)]
+    pub(super) links_into: Vec<String>,
     #[serde(default)]
     pub(super) format: InputFormat,
     /// Of `cri` and `docker`: how the lines that the application wrote are read.

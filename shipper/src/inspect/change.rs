@@ -13,7 +13,7 @@ use millrace_common::terminal::escape;
 use super::Place;
 use crate::checkpoint::row::Row;
 use crate::checkpoint::store::{DataDir, StoreError};
-use crate::read::{Disk, FileSystem as _};
+use crate::read::{self, Disk, FileSystem as _};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
@@ -85,7 +85,7 @@ pub(super) fn rewind(place: &Place, to: &Rewind) -> Result<()> {
     if position >= acknowledged {
         return Err(ChangeError::NotBack { path, position, acknowledged }.into());
     }
-    let file = Disk.open(&to.file).with_context(|| format!("cannot open `{path}`"))?;
+    let file = read::open(&to.file).with_context(|| format!("cannot open `{path}`"))?;
     let identity = Disk.stat(&file)?.identity;
     if (identity.inode, identity.birth_time_ns) != (row.identity.inode, row.identity.birth_time_ns) {
         return Err(ChangeError::OtherFile { path }.into());

@@ -1,5 +1,7 @@
 //! Files as the tailer sees them, behind a trait so that a simulation can stand in. No decisions are taken here.
 
+mod reach;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -7,6 +9,8 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::reach::Reach;
 
 /// What makes a file this file. The birth time is 0 where the file system has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,7 +44,8 @@ pub struct FileStat {
 pub trait FileSystem {
     type File;
 
-    fn open(&self, path: &Path) -> io::Result<Self::File>;
+    /// Fails if the path leads, through links, to a file outside of `reach`.
+    fn open(&self, path: &Path, reach: &Reach) -> io::Result<Self::File>;
     fn stat_path(&self, path: &Path) -> io::Result<FileStat>;
     fn stat(&self, file: &Self::File) -> io::Result<FileStat>;
     /// Reads up to `buffer.len()` bytes at `position`; fewer only at the end of the file, where 0 is returned.
@@ -52,13 +57,20 @@ pub trait FileSystem {
 /// The real file system.
 pub struct Disk;
 
+/// Opens a file for reading, wherever links lead.
+pub fn open(path: &Path) -> io::Result<File> {
+    // Without O_NONBLOCK, a FIFO would block the open until it has a writer.
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NOCTTY;
+    std::fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
+}
+
 impl FileSystem for Disk {
     type File = File;
 
-    fn open(&self, path: &Path) -> io::Result<File> {
-        // Without O_NONBLOCK, a FIFO that matches the pattern would block the open until it has a writer.
-        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NOCTTY;
-        std::fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
+    fn open(&self, path: &Path, reach: &Reach) -> io::Result<File> {
+        let file = open(path)?;
+        reach.check_open(&file)?;
+        Ok(file)
     }
 
     fn stat_path(&self, path: &Path) -> io::Result<FileStat> {

@@ -142,7 +142,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if !self.make_room() {
             return Err(io::Error::other("limits.open_files is reached by files that were deleted and not yet read"));
         }
-        let file = self.files.open(&found.path)?;
+        let file = self.files.open(&found.path, &self.settings.inputs[found.input].reach)?;
         // What was opened may be another file than what was scanned.
         let stat = self.files.stat(&file)?;
         if !stat.is_regular {

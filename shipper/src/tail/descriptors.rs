@@ -20,9 +20,12 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if source.file.is_some() || !source.is_closed {
             return source.file.is_some();
         }
-        let path = source.current_path.clone();
+        let (path, input) = (source.current_path.clone(), source.input);
         let opened = match self.make_room() {
-            true => self.files.open(&path).and_then(|file| Ok((self.files.stat(&file)?, file))),
+            true => {
+                let file = self.files.open(&path, &self.settings.inputs[input].reach);
+                file.and_then(|file| Ok((self.files.stat(&file)?, file)))
+            }
             false => Err(io::ErrorKind::NotFound.into()),
         };
         let Some(source) = self.sources[slot].as_mut() else { return false };

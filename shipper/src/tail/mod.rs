@@ -44,7 +44,7 @@ use crate::frame::Framing;
 use crate::frame::assemble::Assembler;
 use crate::ledger::Announcer;
 use crate::produce::{Broker, Delivery};
-use crate::read::{FileSystem, Identity};
+use crate::read::{FileSystem, Identity, Reach};
 
 /// The clocks at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +65,8 @@ pub struct InputSettings {
     pub fields: InputFields,
     /// Files that are not known and were last written longer ago are left alone.
     pub ignore_older: Option<Duration>,
+    /// Where links to its files may lead.
+    pub reach: Arc<Reach>,
 }
 
 #[derive(Clone, Debug)]

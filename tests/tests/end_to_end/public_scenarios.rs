@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use millrace_tests::rig::{LIMIT, Rig};
 use millrace_tests::wait;
+use serde_json::json;
 
 /// grafana/loki#8039: the application writes on into its file for a while after the rename, before it opens the new one.
 #[test]
@@ -130,6 +131,7 @@ fn file_tail_14_a_file_that_was_gone_for_a_while_is_read_from_its_start() -> Res
 fn fluent_bit_2110_files_behind_a_chain_of_links_rotate() -> Result<()> {
     let mut rig = Rig::new("fluent-bit-2110", 2)?;
     rig.set_patterns(&["containers/*.log"]);
+    rig.set("inputs.0.links_into", json!([rig.path("data")]));
     rig.set("files.rescan", "200ms");
     for dir in ["containers", "pods", "data"] {
         fs::create_dir(rig.path(dir))?;

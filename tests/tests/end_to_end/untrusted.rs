@@ -1,5 +1,9 @@
 //! Names, lines and answers that somebody else has written, shown by every command and in both logs. Huge lines are in
-//! `shipper_files` (P04, P05), links out of the folder in `shipper_files` and `public_scenarios`.
+//! `shipper_files` (P04, P05).
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use millrace_common::terminal::acts;
@@ -23,7 +27,7 @@ fn check_shown(what: &str, text: &str, is_named: bool) -> Result<()> {
 
 struct Commands<'a> {
     rig: &'a Rig,
-    indexer: std::path::PathBuf,
+    indexer: PathBuf,
 }
 
 impl Commands<'_> {
@@ -73,7 +77,7 @@ fn what_acts_on_a_terminal_is_escaped_by_every_command_and_in_both_logs() -> Res
         "dead_letter": {"topic": dlq},
         "admin": {"listen": admin},
     });
-    std::fs::write(&config, settings.to_string())?;
+    fs::write(&config, settings.to_string())?;
     let launch = Launch::indexer("indexer", &rig.dir)?.args(["run", "-c"]).arg(&config).env("MILLRACE_LOG", "debug");
     let mut indexer: Process = launch.start()?;
     kafka.wait_no_lag(&rig.topic, &rig.topic, LIMIT)?;
@@ -99,4 +103,40 @@ fn what_acts_on_a_terminal_is_escaped_by_every_command_and_in_both_logs() -> Res
     check_shown("the log of the shipper", &shipper.log(), true)?;
     indexer.terminate(LIMIT)?;
     check_shown("the log of the indexer", &indexer.output(), true)
+}
+
+/// Whoever may write to a folder of logs has the shipper read only what lies in it, until the configuration says otherwise.
+#[test]
+fn links_that_leave_the_folder_are_not_read_unless_the_configuration_allows_it() -> Result<()> {
+    let mut rig = Rig::new("links", 2)?;
+    rig.set_patterns(&["*.log", "*/*.log"]);
+    rig.set("files.rescan", "200ms");
+    let elsewhere = rig.dir.join("elsewhere");
+    fs::create_dir(&elsewhere)?;
+    let secrets = rig.lines("secrets", 0..50);
+    fs::write(elsewhere.join("secrets.log"), &secrets)?;
+    symlink(elsewhere.join("secrets.log"), rig.path("file.log"))?;
+    symlink(&elsewhere, rig.path("folder"))?;
+    symlink("kept/own", rig.path("swapped.log"))?;
+    fs::create_dir(rig.path("kept"))?;
+    rig.append("kept/own", rig.lines("own", 0..50))?;
+    let mut shipper = rig.start()?;
+    rig.wait_for_records(50)?;
+    let refusal = "outside of the folders of its input; if that is meant, add the folder to `links_into`";
+    wait::until_true("both links are named", LIMIT, || Ok(shipper.num_logged(refusal) == 2))?;
+    // Swapped while it is tailed: what was read stays read, and what it leads to now is not.
+    symlink(elsewhere.join("secrets.log"), rig.path("new"))?;
+    rig.rename("new", "swapped.log")?;
+    wait::until_true("the third link is named", LIMIT, || Ok(shipper.num_logged(refusal) == 3))?;
+    rig.append("late.log", rig.lines("late", 0..50))?;
+    rig.wait_for_records(100)?;
+    shipper.stop()?;
+    ensure!(rig.num_records()? == 100, "{} records", rig.num_records()?);
+
+    rig.set("inputs.0.links_into", json!([elsewhere]));
+    let mut shipper = rig.start()?;
+    rig.wait_until_whole(LIMIT)?;
+    ensure!(shipper.num_logged(refusal) == 0, "refused where it is allowed");
+    shipper.stop()?;
+    rig.check_sent_once()
 }

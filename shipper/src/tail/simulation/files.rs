@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::random::Random;
-use crate::read::{FileStat, FileSystem, Identity};
+use crate::read::{FileStat, FileSystem, Identity, Reach};
 
 pub struct Inode {
     pub number: u64,
@@ -93,7 +93,7 @@ pub fn stat(inode: &Inode) -> FileStat {
 impl FileSystem for Files {
     type File = Handle;
 
-    fn open(&self, path: &Path) -> io::Result<Handle> {
+    fn open(&self, path: &Path, _: &Reach) -> io::Result<Handle> {
         if self.fails(5) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }

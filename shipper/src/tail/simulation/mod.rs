@@ -86,6 +86,7 @@ fn settings(kind: Kind) -> Settings {
                 framing: Arc::new(kind.framing()),
                 fields: InputFields::default(),
                 ignore_older: None,
+                reach: Arc::default(),
             })
             .collect(),
         topics: (0..NUM_TOPICS).map(|topic| format!("topic-{topic}")).collect(),
