@@ -1,5 +1,5 @@
 //! Bulk requests: cutting batches ([`batch`]), reading replies ([`response`]), how many at a time ([`concurrency`]), which
-//! next ([`schedule`]), sending them ([`client`], [`service`]).
+//! next ([`schedule`]), sending them ([`client`], [`service`]), what no answer means ([`unanswered`]).
 
 pub mod batch;
 pub mod client;
@@ -8,3 +8,4 @@ mod connections;
 pub mod response;
 pub mod schedule;
 pub mod service;
+pub mod unanswered;

@@ -25,6 +25,7 @@ mod retention;
 mod settle;
 mod take;
 mod targets;
+mod unanswered;
 
 use std::sync::Arc;
 use std::thread;

@@ -17,11 +17,14 @@ pub enum Reason {
     IndexBlocked,
     /// The document alone exceeds what Elasticsearch takes in a request.
     TooLarge,
+    /// Elasticsearch never answers a request with the document, and answers others.
+    NoAnswer,
 }
 
 impl Reason {
     pub fn all() -> impl Iterator<Item = Self> {
-        let own = [Self::NotJson, Self::MissingField, Self::Refused, Self::IndexBlocked, Self::TooLarge];
+        let own =
+            [Self::NotJson, Self::MissingField, Self::Refused, Self::IndexBlocked, Self::TooLarge, Self::NoAnswer];
         own.into_iter().chain(RejectReason::ALL.into_iter().map(Self::Rule))
     }
 
@@ -33,6 +36,7 @@ impl Reason {
             Self::Refused => "refused",
             Self::IndexBlocked => "index_blocked",
             Self::TooLarge => "too_large",
+            Self::NoAnswer => "no_answer",
         }
     }
 }

@@ -35,6 +35,10 @@ use crate::config::{Authentication, ClientCertificate, Elasticsearch};
 /// Only what is read of a bulk reply, which makes it a third as long.
 const BULK_PATH: &str = "_bulk?filter_path=errors,error,status,items.*._id,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by";
 
+/// Elasticsearch waits for an index to be made, for a mapping to change and for a shard one after the other, each for its own
+/// `timeout`. So many fit into ours, so that it can say 503 of a shard that is not there before we give up.
+const WAITS: u32 = 3;
+
 /// Elasticsearch shows it with its tasks.
 const X_OPAQUE_ID: HeaderName = HeaderName::from_static("x-opaque-id");
 
@@ -64,7 +68,12 @@ pub enum SendError {
     NotSent { host: String, cause: String },
     /// The request may have been processed, and may still be.
     #[error("no complete reply from {host}: {cause}")]
-    Unknown { host: String, cause: String },
+    Unknown {
+        host: String,
+        cause: String,
+        /// Not a word of a reply came in time, and the connection stood.
+        is_timeout: bool,
+    },
 }
 
 /// A reply, whatever its status.
@@ -138,7 +147,8 @@ impl Client {
         } else {
             body
         };
-        self.send(Method::Post, BULK_PATH, headers, Some(body), self.settings.request_timeout).await
+        let timeout = self.settings.request_timeout;
+        self.send(Method::Post, &bulk_path(timeout), headers, Some(body), timeout).await
     }
 
     /// Whether Elasticsearch still works on the bulk request of that name, on any node. `None` if that cannot be told.
@@ -287,15 +297,23 @@ async fn read(
     sent: Result<elasticsearch::http::response::Response, elasticsearch::Error>,
     host: &str,
 ) -> Result<HttpReply, SendError> {
-    let unknown = |error: &elasticsearch::Error| SendError::Unknown { host: host.to_owned(), cause: causes(error) };
+    let unknown = |error: &elasticsearch::Error, is_timeout| SendError::Unknown {
+        host: host.to_owned(),
+        cause: causes(error),
+        is_timeout,
+    };
     let response = sent.map_err(|error| match is_connect(&error) {
         true => SendError::NotSent { host: host.to_owned(), cause: causes(&error) },
-        false => unknown(&error),
+        false => unknown(&error, error.is_timeout()),
     })?;
     let status = response.status_code().as_u16();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| parse_retry_after(value.to_str().ok()?));
-    let body = response.bytes().await.map_err(|error| unknown(&error))?;
+    let body = response.bytes().await.map_err(|error| unknown(&error, false))?;
     Ok(HttpReply { status, retry_after, body })
+}
+
+fn bulk_path(request_timeout: Duration) -> String {
+    format!("{BULK_PATH}&timeout={}ms", (request_timeout / WAITS).as_millis())
 }
 
 fn is_connect(error: &elasticsearch::Error) -> bool {
@@ -411,6 +429,12 @@ fn credentials(authentication: &Authentication) -> Result<Option<Credentials>, C
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn elasticsearch_tells_of_a_missing_shard_before_we_give_up() {
+        let path = bulk_path(Duration::from_secs(60));
+        assert!(path.starts_with("_bulk?filter_path=") && path.ends_with("&timeout=20000ms"), "{path}");
+    }
 
     #[test]
     fn retry_after_is_read_as_seconds_or_date() {

@@ -2,6 +2,9 @@
 //!
 //! New batches wait in order. Items to be sent again wait for their time and are sent together. After a request that
 //! failed as a whole, the gate lets one request at a time through, later and later, until one succeeds.
+//!
+//! A batch that was not answered when last sent may never be. It takes at most half of the places, one that was answered or
+//! is new always has one beside it, and tries a closed gate first.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,6 +12,7 @@ use std::time::{Duration, Instant};
 use millrace_common::retry::Delays;
 
 use super::batch::Batch;
+use super::unanswered::Weight;
 
 /// A batch and its history.
 #[derive(Debug)]
@@ -16,25 +20,41 @@ pub struct Queued {
     pub batch: Batch,
     /// Sent as it is: a part of a refused request, or one whose outcome is unknown.
     pub is_fixed: bool,
+    /// It, or the batch that it is a part of, was not answered when last sent.
+    pub unanswered: Option<Weight>,
+}
+
+impl Queued {
+    fn is_suspect(&self) -> bool {
+        self.unanswered.is_some()
+    }
 }
 
 /// A batch that may go out now.
 #[derive(Debug)]
 pub struct Departure {
     pub queued: Queued,
-    /// To be handed back to [`Schedule::failed`].
+    /// To be handed back with what became of it.
     pub passed: Passed,
 }
 
-/// When a request passed the gate.
+/// How a request passed the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Passed(u64);
+pub struct Passed {
+    /// Greater than that of every request that set out before.
+    pub number: u64,
+    pub unanswered: Option<Weight>,
+    closings: u64,
+}
 
 #[derive(Debug)]
 pub struct Schedule {
     ready: VecDeque<Queued>,
     delayed: Vec<(Instant, Queued)>,
     in_flight: usize,
+    /// Of these.
+    suspects_in_flight: usize,
+    num_departed: u64,
     /// While requests are on their way: the last time that one went out to an idle server, or came back.
     heard: Option<Instant>,
     /// Retried items are sent together up to this size.
@@ -65,6 +85,8 @@ impl Schedule {
             ready: VecDeque::new(),
             delayed: Vec::new(),
             in_flight: 0,
+            suspects_in_flight: 0,
+            num_departed: 0,
             heard: None,
             max_bytes,
             max_documents,
@@ -75,24 +97,29 @@ impl Schedule {
 
     /// A new batch.
     pub fn push(&mut self, batch: Batch) {
-        self.ready.push_back(Queued { batch, is_fixed: false });
+        self.ready.push_back(Queued { batch, is_fixed: false, unanswered: None });
     }
 
     /// Parts of a refused request, before all else.
     pub fn push_parts(&mut self, parts: [Batch; 2]) {
         for batch in parts.into_iter().rev() {
-            self.ready.push_front(Queued { batch, is_fixed: true });
+            self.ready.push_front(Queued { batch, is_fixed: true, unanswered: None });
         }
     }
 
     /// Items to be sent again, not before `due`.
     pub fn push_delayed(&mut self, batch: Batch, due: Instant) {
-        self.delayed.push((due, Queued { batch, is_fixed: false }));
+        self.delayed.push((due, Queued { batch, is_fixed: false, unanswered: None }));
     }
 
     /// A request to be sent again byte for byte, not before `due`.
     pub fn push_again(&mut self, batch: Batch, due: Instant) {
-        self.delayed.push((due, Queued { batch, is_fixed: true }));
+        self.delayed.push((due, Queued { batch, is_fixed: true, unanswered: None }));
+    }
+
+    /// [`Schedule::push_again`] for a batch, or a part of one, that was not answered.
+    pub fn push_unanswered(&mut self, batch: Batch, weight: Weight, due: Instant) {
+        self.delayed.push((due, Queued { batch, is_fixed: true, unanswered: Some(weight) }));
     }
 
     /// When an item that was sent `attempts` times may be sent again: capped, jittered, not before `retry_after`.
@@ -104,22 +131,38 @@ impl Schedule {
 
     /// The next batch to send, if one may go out now. `limit` is how many may be on their way at a time.
     pub fn next(&mut self, now: Instant, limit: usize) -> Option<Departure> {
-        let limit = match self.gate.closed_until {
-            Some(until) if now < until => return None,
-            Some(_) => 1,
-            None => limit,
-        };
-        if self.in_flight >= limit {
+        if self.gate.closed_until.is_some_and(|until| now < until) {
             return None;
         }
-        let queued = self.take_delayed(now).or_else(|| self.ready.pop_front())?;
+        let order = if self.is_held() { [false, true] } else { [true, false] };
+        let queued = order.into_iter().find_map(|suspect| self.take(suspect, now, limit))?;
         self.in_flight += 1;
+        self.suspects_in_flight += usize::from(queued.is_suspect());
+        self.num_departed += 1;
         self.heard.get_or_insert(now);
-        Some(Departure { queued, passed: Passed(self.gate.closings) })
+        let (number, unanswered) = (self.num_departed, queued.unanswered);
+        Some(Departure { queued, passed: Passed { number, unanswered, closings: self.gate.closings } })
     }
 
-    fn take_delayed(&mut self, now: Instant) -> Option<Queued> {
-        let is_due = |(due, _): &(Instant, Queued)| *due <= now;
+    /// Whether one more suspect, or one more of the others, may be on its way.
+    fn has_place(&self, suspect: bool, limit: usize) -> bool {
+        let limit = if self.is_held() { 1 } else { limit };
+        match suspect {
+            true => self.in_flight < limit && self.suspects_in_flight < limit.div_ceil(2),
+            false => self.in_flight < limit.max(self.suspects_in_flight + 1),
+        }
+    }
+
+    fn take(&mut self, suspect: bool, now: Instant, limit: usize) -> Option<Queued> {
+        if !self.has_place(suspect, limit) {
+            return None;
+        }
+        // Suspects wait for their time, none of them is among the ready.
+        self.take_delayed(suspect, now).or_else(|| if suspect { None } else { self.ready.pop_front() })
+    }
+
+    fn take_delayed(&mut self, suspect: bool, now: Instant) -> Option<Queued> {
+        let is_due = |(due, queued): &(Instant, Queued)| *due <= now && queued.is_suspect() == suspect;
         let at = self.delayed.iter().position(is_due)?;
         let (_, first) = self.delayed.remove(at);
         if first.is_fixed {
@@ -142,11 +185,12 @@ impl Schedule {
             together.push(queued.batch);
         }
         let batch = if together.len() == 1 { together.pop()? } else { Batch::merge(&together) };
-        Some(Queued { batch, is_fixed: false })
+        Some(Queued { batch, is_fixed: false, unanswered: None })
     }
 
-    fn came_back(&mut self, now: Instant) {
+    fn came_back(&mut self, passed: Passed, now: Instant) {
         self.in_flight -= 1;
+        self.suspects_in_flight -= usize::from(passed.unanswered.is_some());
         self.heard = (self.in_flight > 0).then_some(now);
     }
 
@@ -156,22 +200,22 @@ impl Schedule {
     }
 
     /// A request was answered by Elasticsearch about its items: the gate opens.
-    pub fn succeeded(&mut self, now: Instant) {
-        self.came_back(now);
+    pub fn succeeded(&mut self, passed: Passed, now: Instant) {
+        self.came_back(passed, now);
         self.gate.closed_until = None;
         self.gate.delays.reset();
     }
 
-    /// A request was refused for what it contains: nothing is wrong with Elasticsearch.
-    pub fn refused(&mut self, now: Instant) {
-        self.came_back(now);
+    /// A request failed for what it contains: nothing is wrong with Elasticsearch.
+    pub fn refused(&mut self, passed: Passed, now: Instant) {
+        self.came_back(passed, now);
     }
 
     /// A request failed as a whole: the gate closes. Returns when the next may go out.
     pub fn failed(&mut self, passed: Passed, now: Instant, retry_after: Option<Duration>) -> Instant {
-        self.came_back(now);
+        self.came_back(passed, now);
         let at_least = retry_after.map(|after| now + after);
-        if passed.0 == self.gate.closings {
+        if passed.closings == self.gate.closings {
             self.gate.closings += 1;
             self.gate.closed_until = Some(now + self.gate.delays.next_delay());
         }
@@ -199,11 +243,10 @@ impl Schedule {
 
     /// When [`Schedule::next`] may have something that it does not have now, unless a reply comes first.
     pub fn due(&self, now: Instant, limit: usize) -> Option<Instant> {
-        if self.in_flight >= if self.is_held() { 1 } else { limit } {
-            return None;
-        }
-        let first = self.delayed.iter().map(|(due, _)| *due).min();
-        let first = if self.ready.is_empty() { first } else { Some(now) };
+        let [suspects, others] = [true, false].map(|suspect| self.has_place(suspect, limit));
+        let may_go = |queued: &Queued| if queued.is_suspect() { suspects } else { others };
+        let first = self.delayed.iter().filter(|(_, queued)| may_go(queued)).map(|(due, _)| *due).min();
+        let first = if self.ready.is_empty() || !others { first } else { Some(now) };
         first.map(|first| self.gate.closed_until.map_or(first, |until| first.max(until)))
     }
 
@@ -241,10 +284,11 @@ mod tests {
     fn batches_go_out_in_order_up_to_the_limit() {
         let (mut schedule, now) = schedule();
         (1..=3).for_each(|n| schedule.push(batch(n)));
-        assert_eq!(schedule.next(now, 2).unwrap().queued.batch.items.len(), 1);
+        let first = schedule.next(now, 2).unwrap();
+        assert_eq!(first.queued.batch.items.len(), 1);
         assert_eq!(schedule.next(now, 2).unwrap().queued.batch.items.len(), 2);
         assert!(schedule.next(now, 2).is_none());
-        schedule.succeeded(now);
+        schedule.succeeded(first.passed, now);
         assert_eq!(schedule.next(now, 2).unwrap().queued.batch.items.len(), 3);
     }
 
@@ -273,8 +317,8 @@ mod tests {
         assert!(schedule.next(until, 8).is_none(), "one at a time");
         let later = schedule.failed(third.passed, until, None);
         assert!(later > until);
-        assert!(schedule.next(later, 8).is_some());
-        schedule.succeeded(now);
+        let fourth = schedule.next(later, 8).unwrap();
+        schedule.succeeded(fourth.passed, now);
         assert!(!schedule.is_held());
     }
 
@@ -316,17 +360,50 @@ mod tests {
     }
 
     #[test]
+    fn a_suspect_leaves_a_place_to_others_and_tries_no_closed_gate_before_them() {
+        let (mut schedule, now) = schedule();
+        (0..3).for_each(|_| schedule.push_unanswered(batch(7), 0, now));
+        let suspect = schedule.next(now, 1).unwrap();
+        assert_eq!(suspect.passed.unanswered, Some(0));
+        assert!(schedule.next(now, 1).is_none() && schedule.due(now, 1).is_none(), "one of them at a time");
+        schedule.push(batch(1));
+        assert_eq!(schedule.due(now, 1), Some(now));
+        let other = schedule.next(now, 1).unwrap();
+        assert_eq!(other.queued.batch.items.len(), 1, "beside a suspect, whatever the limit");
+        assert!(other.passed.number > suspect.passed.number);
+        assert!(schedule.next(now, 1).is_none());
+
+        let until = schedule.failed(suspect.passed, now, None);
+        schedule.refused(other.passed, now);
+        schedule.push(batch(2));
+        let sizes = [2, 7].map(|_| {
+            let departure = schedule.next(until, 8).unwrap();
+            schedule.succeeded(departure.passed, until);
+            departure.queued.batch.items.len()
+        });
+        assert_eq!(sizes, [2, 7]);
+    }
+
+    #[test]
+    fn suspects_take_half_of_the_places() {
+        let (mut schedule, now) = schedule();
+        (0..8).for_each(|_| schedule.push_unanswered(batch(7), 0, now));
+        (0..8).for_each(|_| schedule.push(batch(1)));
+        let sizes: Vec<_> = std::iter::from_fn(|| schedule.next(now, 6)).map(|d| d.queued.batch.items.len()).collect();
+        assert_eq!(sizes, [7, 7, 7, 1, 1, 1]);
+    }
+
+    #[test]
     fn silence_is_counted_from_the_last_word() {
         let (mut schedule, now) = schedule();
         let at = |seconds| now + Duration::from_secs(seconds);
         (1..=2).for_each(|n| schedule.push(batch(n)));
         assert_eq!(schedule.silent_for(at(9)), Duration::ZERO);
-        schedule.next(at(0), 8).unwrap();
-        schedule.next(at(1), 8).unwrap();
+        let [first, second] = [0, 1].map(|seconds| schedule.next(at(seconds), 8).unwrap().passed);
         assert_eq!(schedule.silent_for(at(5)), Duration::from_secs(5));
-        schedule.succeeded(at(5));
+        schedule.succeeded(first, at(5));
         assert_eq!(schedule.silent_for(at(7)), Duration::from_secs(2));
-        schedule.refused(at(8));
+        schedule.refused(second, at(8));
         assert_eq!(schedule.silent_for(at(9)), Duration::ZERO);
     }
 

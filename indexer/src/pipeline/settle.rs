@@ -6,6 +6,7 @@ use super::flow::{Flow, wall_clock};
 use crate::bulk::batch::{Batch, Item};
 use crate::bulk::client::SendError;
 use crate::bulk::response::{Class, Failure, ItemError, Refusal, Reply};
+use crate::bulk::schedule::Passed;
 use crate::bulk::service::{BulkError, BulkOutcome};
 use crate::commit::ledger::Ending;
 use crate::dead_letter::Letter;
@@ -13,7 +14,7 @@ use crate::reject::Reason;
 
 /// Where Elasticsearch does not say whether it still works on a request without a reply, it is sent again after this, so that
 /// both are hardly on their way at the same time.
-const UNKNOWN_WAIT: Duration = Duration::from_secs(2);
+pub(super) const UNKNOWN_WAIT: Duration = Duration::from_secs(2);
 /// Batches are not cut smaller than this after a 413.
 const MIN_BYTES: usize = 64 << 10;
 
@@ -39,7 +40,7 @@ impl Flow {
             Ok(reply) => {
                 let was_full = self.schedule.num_in_flight() >= self.concurrency.limit();
                 let is_pushed_back = reply.failures.iter().any(|failure| failure.class == Class::Retry);
-                self.schedule.succeeded(now);
+                self.schedule.succeeded(passed, now);
                 if self.request_trouble.take().is_some() {
                     tracing::info!("Elasticsearch takes requests again");
                 }
@@ -47,30 +48,47 @@ impl Flow {
                     true => self.concurrency.pushed_back(now),
                     false => self.concurrency.succeeded(took, batch.body.len(), was_full),
                 }
-                return self.settle_items(batch, reply, retry_after, now);
+                return self.settle_items(batch, reply, passed, retry_after, now);
             }
             Err(error) => error,
         };
         match &error {
-            BulkError::Refused { refusal: Refusal::TooLarge, .. } => self.split(batch, &error, status, now),
-            BulkError::Refused { refusal: Refusal::BadRequest, .. } => self.split(batch, &error, status, now),
+            BulkError::Refused { refusal: Refusal::TooLarge | Refusal::BadRequest, .. } => {
+                self.schedule.refused(passed, now);
+                self.split(batch, &error, status, now);
+            }
             // Others are on their way, so it is told that these are too many, not that none is taken.
             BulkError::Refused { .. }
                 if status == Some(429) && retry_after.is_none() && self.schedule.num_in_flight() > 1 =>
             {
-                self.schedule.refused(now);
+                self.schedule.refused(passed, now);
                 self.concurrency.pushed_back(now);
                 let due = now + self.schedule.item_delay(1, None);
                 self.schedule.push_again(batch, due);
             }
+            BulkError::Send(SendError::Unknown { is_timeout: true, .. }) => {
+                self.settle_unanswered(batch, passed, &error, may_be_running, now);
+            }
             _ => {
-                let due = self.schedule.failed(passed, now, retry_after);
-                let due = if may_be_running { due.max(now + UNKNOWN_WAIT) } else { due };
-                self.concurrency.pushed_back(now);
-                self.note_trouble(&error);
+                let due = self.hold(passed, &error, retry_after, may_be_running, now);
                 self.schedule.push_again(batch, due);
             }
         }
+    }
+
+    /// A request failed as a whole, and not for what it contains. Returns when it may be sent again.
+    pub(super) fn hold(
+        &mut self,
+        passed: Passed,
+        error: &BulkError,
+        retry_after: Option<Duration>,
+        may_be_running: bool,
+        now: Instant,
+    ) -> Instant {
+        let due = self.schedule.failed(passed, now, retry_after);
+        self.concurrency.pushed_back(now);
+        self.note_trouble(error);
+        if may_be_running { due.max(now + UNKNOWN_WAIT) } else { due }
     }
 
     fn note_trouble(&mut self, error: &BulkError) {
@@ -91,7 +109,6 @@ impl Flow {
 
     /// A request refused for what it contains: its halves are tried apart, a single document is the culprit.
     fn split(&mut self, batch: Batch, error: &BulkError, status: Option<u16>, now: Instant) {
-        self.schedule.refused(now);
         let is_too_large = status == Some(413);
         if is_too_large && batch.items.len() > 1 {
             let limit = (batch.body.len() / 2).max(MIN_BYTES);
@@ -115,7 +132,14 @@ impl Flow {
         self.bury(&batch, &item, reason, words, now);
     }
 
-    fn settle_items(&mut self, mut batch: Batch, reply: Reply, retry_after: Option<Duration>, now: Instant) {
+    fn settle_items(
+        &mut self,
+        mut batch: Batch,
+        reply: Reply,
+        passed: Passed,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) {
         self.meters.created.increment(reply.num_created);
         self.meters.duplicate.increment(reply.duplicates.len() as u64);
         let mut duplicates = reply.duplicates.iter().peekable();
@@ -128,7 +152,7 @@ impl Flow {
             }
             if item.target != last_target {
                 last_target = item.target;
-                self.intake.targets.get_mut(item.target).took_document();
+                self.intake.targets.get_mut(item.target).took_document(passed.number);
             }
             self.parked_bytes -= item.parked_size();
             let is_duplicate = duplicates.next_if_eq(&&at).is_some();
@@ -228,7 +252,7 @@ impl Flow {
             id: String::from_utf8_lossy(batch.id(item)).into_owned(),
             reason,
             error_type: error.kind,
-            status: Some(error.status),
+            status: Some(error.status).filter(|status| *status > 0),
             message: error.reason,
             field: error.field.unwrap_or_default(),
             index: self.intake.targets.get(item.target).name.to_string(),

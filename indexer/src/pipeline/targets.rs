@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bulk::service::PlanRequest;
+use crate::bulk::unanswered::Evidence;
 use crate::map::{Plan, RuleOptions, State};
 use crate::templates::{Lookup, LookupError};
 
@@ -32,6 +33,8 @@ pub struct Target {
     held: Option<String>,
     /// Why it has no plan.
     no_plan: Option<String>,
+    /// Number of the last request to set out that brought it a document.
+    took: u64,
     read: Option<Instant>,
     used: Instant,
     /// When the look-up on its way was asked for.
@@ -63,6 +66,7 @@ impl Targets {
             pushed_back: None,
             held: None,
             no_plan: None,
+            took: 0,
             read: None,
             used: now,
             asked: None,
@@ -106,6 +110,16 @@ impl Targets {
             }
         }
         due.into_iter().filter_map(|target| self.request(target, now)).collect()
+    }
+
+    /// What requests that set out after `request` tell of its indices.
+    pub fn evidence(&self, request: u64, indices: impl IntoIterator<Item = u32>) -> Evidence {
+        let took = |target: &Target| target.took > request;
+        match indices.into_iter().any(|target| took(self.get(target))) {
+            true => Evidence::SameIndex,
+            false if self.all.iter().any(took) => Evidence::OtherIndex,
+            false => Evidence::None,
+        }
     }
 
     /// Takes the outcome of a look-up.
@@ -156,9 +170,10 @@ impl Target {
         (limit > 0 && limit < u64::MAX).then(|| used as f64 / limit as f64)
     }
 
-    /// A document was indexed: whatever was wrong is over.
-    pub fn took_document(&mut self) {
+    /// The request of that number brought a document, which was indexed: whatever was wrong is over.
+    pub fn took_document(&mut self, request: u64) {
         self.exists = true;
+        self.took = self.took.max(request);
         (self.blocked, self.pushed_back) = (None, None);
         self.release();
     }

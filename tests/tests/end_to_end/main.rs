@@ -21,6 +21,7 @@ mod indexer_rows;
 mod indexer_rules;
 mod indexer_security;
 mod indexer_templates;
+mod indexer_unanswered;
 mod ledger_rig;
 mod legacy;
 mod monitoring;
