@@ -1,5 +1,7 @@
 //! What Elasticsearch would answer, apart from what we decide.
 
+use std::collections::BTreeSet;
+
 use millrace_common::json::{self, Kind};
 
 use super::action::RejectReason;
@@ -97,12 +99,16 @@ struct Reading<'m> {
 impl Reading<'_> {
     /// The first refusal among what is noticed at that time, unless something before it is not known.
     fn refusal(&mut self, findings: &[Finding<'_, '_>], when: When) -> Option<Outcome> {
-        let mut findings: Vec<_> =
+        let mut noticed_now: Vec<_> =
             findings.iter().filter(|finding| noticed(finding, self.model.server) == when).collect();
         if when == When::Merging && self.model.server.has_old_parser {
-            findings.sort_by(|a, b| a.path.cmp(&b.path));
+            let late = self.late_conflict(findings);
+            noticed_now.sort_by_key(|finding| match &late {
+                Some((conflict, after)) if finding.path == *conflict => (after.as_str(), true),
+                _ => (finding.path.as_str(), false),
+            });
         }
-        for finding in findings {
+        for finding in noticed_now {
             let reason = match &finding.what {
                 What::Unmapped | What::Implausible { .. } => continue,
                 What::Unsure => {
@@ -123,6 +129,21 @@ impl Reading<'_> {
             }
         }
         None
+    }
+
+    /// The old parser merges the first new field by name with an object of that name only when it has looked at the name of the
+    /// next field that is not inside it. Returns both, if that next one is no name.
+    fn late_conflict(&self, findings: &[Finding<'_, '_>]) -> Option<(String, String)> {
+        let new: BTreeSet<&str> = self.creates.iter().map(|new| new.path.as_str()).collect();
+        let first = *new.first()?;
+        let is_inside = |path: &str| path.strip_prefix(first).is_some_and(|rest| rest.starts_with('.'));
+        let next = *new.iter().skip(1).find(|path| !is_inside(path))?;
+        let is_object = |what: &What| matches!(what, What::Disagreement { second, .. } if second == "object");
+        let mut others = findings.iter().filter(|finding| finding.path == first && !is_object(&finding.what));
+        let is_late =
+            others.next().is_some_and(|finding| matches!(finding.what, What::New(_))) && others.next().is_none();
+        let is_no_name = findings.iter().any(|finding| finding.path == next && matches!(finding.what, What::BadPlace));
+        (is_late && is_no_name).then(|| (first.to_owned(), next.to_owned()))
     }
 
     /// Whether there is room for a new field.

@@ -153,6 +153,26 @@ fn the_old_parser_merges_new_fields_by_name() {
 }
 
 #[test]
+fn the_old_parser_merges_an_object_with_the_first_new_field_after_the_name_of_the_next() {
+    let mappings = json!({"properties": {"b": {"properties": {"c": {"properties": {"q": {"type": "long"}}}}}}});
+    let blank = "b.c.  has a name that Elasticsearch refuses";
+    let conflict = |first: &str, second: &str| format!("b.a would be both {first} and {second} in one document");
+    let float = conflict("float", "object");
+    for server in [SEVEN, OPENSEARCH] {
+        let cases = [
+            (r#"{"b":{"a":[1.0,{"x":true}],"c":{" ":1}}}"#, blank),
+            (r#"{"b":{"a":[1.0,{"x":true}],"b":1,"c":{" ":1}}}"#, &float),
+            (r#"{"b":{"a":[1.0,{"x":true}],"d":{" ":1}}}"#, &float),
+            (r#"{"b":{"a":[1.0,2.0,{"x":true}],"c":{" ":1}}}"#, &float),
+            (r#"{"b":{"A":1,"a":[1.0,{"x":true}],"c":{" ":1}}}"#, &float),
+            (r#"{"b":{"a":[{"x":true},1.0],"c":{" ":1}}}"#, &conflict("object", "float")),
+            (r#"{"b":{"a":[1.0,"2020-01-01"],"c":{" ":1}}}"#, &conflict("float", "date")),
+        ];
+        check(server, &mappings, &cases);
+    }
+}
+
+#[test]
 fn the_old_parser_notices_an_immense_term_after_the_other_fields_of_the_value() {
     let mappings = json!({"properties": {"a": {"type": "keyword", "fields": {"x": {"type": "ip"}}}}});
     let document = format!(r#"{{"a":"{}"}}"#, "y".repeat(40_003));
