@@ -84,14 +84,25 @@ impl ElasticsearchClient {
         Ok(())
     }
 
+    /// Asks after a refresh. An index that was made since may have no shard yet (503); a refresh waits for it.
+    fn ask(&self, pattern: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+        self.refresh(pattern)?;
+        match self.call("POST", path, body) {
+            Err(cause) if cause.to_string().contains("no_shard_available_action_exception") => {
+                self.refresh(pattern)?;
+                self.call("POST", path, body)
+            }
+            reply => reply,
+        }
+    }
+
     /// Counts the documents of the indices of `pattern`, after a refresh; 0 if there is none.
     ///
     /// # Errors
     ///
     /// If Elasticsearch refuses.
     pub fn count(&self, pattern: &str) -> Result<u64> {
-        self.refresh(pattern)?;
-        let reply = self.call("GET", &format!("/{pattern}/_count?{LENIENT}"), None)?;
+        let reply = self.ask(pattern, &format!("/{pattern}/_count?{LENIENT}"), None)?;
         reply["count"].as_u64().context("no count in the reply")
     }
 
@@ -101,8 +112,7 @@ impl ElasticsearchClient {
     ///
     /// If Elasticsearch refuses.
     pub fn search(&self, pattern: &str, body: &Value) -> Result<Value> {
-        self.refresh(pattern)?;
-        self.call("POST", &format!("/{pattern}/_search?{LENIENT}"), Some(body))
+        self.ask(pattern, &format!("/{pattern}/_search?{LENIENT}"), Some(body))
     }
 
     /// Returns every document of the indices of `pattern`, after a refresh.
@@ -124,10 +134,9 @@ impl ElasticsearchClient {
     /// If Elasticsearch refuses, or a shard fails.
     pub fn for_each_document(&self, pattern: &str, look: impl FnMut(Document)) -> Result<()> {
         let mut look = look;
-        self.refresh(pattern)?;
         let first = json!({"size": 5000, "sort": ["_doc"], "query": {"match_all": {}}});
-        let path = format!("/{pattern}/_search?scroll=1m&{LENIENT}");
-        let mut page = self.call("POST", &path, Some(&first))?;
+        let path = format!("/{pattern}/_search?scroll=1m&allow_partial_search_results=false&{LENIENT}");
+        let mut page = self.ask(pattern, &path, Some(&first))?;
         loop {
             ensure!(page["_shards"]["failed"] == 0, "a shard failed: {}", page["_shards"]);
             let hits = page["hits"]["hits"].as_array_mut().context("no hits in the reply")?;
