@@ -410,6 +410,7 @@ fn a_fault_is_told_of_the_alternative_that_was_meant() {
 proptest::proptest! {
     #[test]
     fn no_text_makes_the_loader_panic(text in "([ \\n\\-:?&*!|>'\"%@`{}\\[\\],#$~<]|kafka|topic|paths|a|1|\\t|é){0,60}") {
+        // Settings or faults, as long as it is one of them.
         let _ = read(&text);
     }
 }

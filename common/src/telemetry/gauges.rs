@@ -44,6 +44,7 @@ impl Gauges {
             total = number;
         }
         let labels = print(labels);
+        // Nor does it here.
         let _ = writeln!(text, "{name}_sum{labels} {}\n{name}_count{labels} {total}", delays.sum_seconds());
     }
 

@@ -3,8 +3,8 @@
 //! New batches wait in order. Items to be sent again wait for their time and are sent together. After a request that
 //! failed as a whole, the gate lets one request at a time through, later and later, until one succeeds.
 //!
-//! A batch that was not answered when last sent may never be. It takes at most half of the places, one that was answered or
-//! is new always has one beside it, and tries a closed gate first.
+//! A batch that was not answered when last sent may never be: a suspect. Suspects take at most half of the places. Any other
+//! batch finds one beside them, and tries a closed gate before them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -25,6 +25,10 @@ pub struct Queued {
 }
 
 impl Queued {
+    fn new(batch: Batch, is_fixed: bool) -> Self {
+        Self { batch, is_fixed, unanswered: None }
+    }
+
     fn is_suspect(&self) -> bool {
         self.unanswered.is_some()
     }
@@ -97,29 +101,29 @@ impl Schedule {
 
     /// A new batch.
     pub fn push(&mut self, batch: Batch) {
-        self.ready.push_back(Queued { batch, is_fixed: false, unanswered: None });
+        self.ready.push_back(Queued::new(batch, false));
     }
 
     /// Parts of a refused request, before all else.
     pub fn push_parts(&mut self, parts: [Batch; 2]) {
         for batch in parts.into_iter().rev() {
-            self.ready.push_front(Queued { batch, is_fixed: true, unanswered: None });
+            self.ready.push_front(Queued::new(batch, true));
         }
     }
 
     /// Items to be sent again, not before `due`.
     pub fn push_delayed(&mut self, batch: Batch, due: Instant) {
-        self.delayed.push((due, Queued { batch, is_fixed: false, unanswered: None }));
+        self.delayed.push((due, Queued::new(batch, false)));
     }
 
     /// A request to be sent again byte for byte, not before `due`.
     pub fn push_again(&mut self, batch: Batch, due: Instant) {
-        self.delayed.push((due, Queued { batch, is_fixed: true, unanswered: None }));
+        self.delayed.push((due, Queued::new(batch, true)));
     }
 
     /// [`Schedule::push_again`] for a batch, or a part of one, that was not answered.
     pub fn push_unanswered(&mut self, batch: Batch, weight: Weight, due: Instant) {
-        self.delayed.push((due, Queued { batch, is_fixed: true, unanswered: Some(weight) }));
+        self.delayed.push((due, Queued { unanswered: Some(weight), ..Queued::new(batch, true) }));
     }
 
     /// When an item that was sent `attempts` times may be sent again: capped, jittered, not before `retry_after`.
@@ -185,7 +189,7 @@ impl Schedule {
             together.push(queued.batch);
         }
         let batch = if together.len() == 1 { together.pop()? } else { Batch::merge(&together) };
-        Some(Queued { batch, is_fixed: false, unanswered: None })
+        Some(Queued::new(batch, false))
     }
 
     fn came_back(&mut self, passed: Passed, now: Instant) {
