@@ -1,6 +1,8 @@
 //! Exit codes, after sysexits, so that scripts and supervisors can tell what happened.
 
-use std::process::ExitCode;
+use std::io::Write as _;
+
+use signal_hook::low_level;
 
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +43,13 @@ impl Exit {
             _ => Self::Io,
         }
     }
-}
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit.code())
+    /// Ends the process at once. What libraries do at its end is left out: OpenSSL takes down (`OPENSSL_cleanup`) what
+    /// connections of clients still use that were left to themselves.
+    pub fn leave(self) -> ! {
+        // There is nobody to tell.
+        let _ = std::io::stdout().flush();
+        let _ = std::io::stderr().flush();
+        low_level::exit(self.code().into())
     }
 }

@@ -4,9 +4,15 @@
 //! value, so digits, order, duplicates and spelling stay those of the text, and a document can be changed by splicing
 //! spans. The parser is not recursive: depth is limited by [`Parser::with_max_depth`], never by the stack.
 
+mod vocabulary;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
+
+use self::vocabulary::Vocabulary;
+
+pub use self::vocabulary::NameId;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +33,8 @@ struct Node {
     next: u32,
     kind: Kind,
     has_escape: bool,
+    /// Of a member's name.
+    id: Option<NameId>,
 }
 
 /// Why a text is not JSON, and where: `at` is a byte offset.
@@ -44,10 +52,11 @@ pub enum SyntaxError {
     TooLong,
 }
 
-/// Reusable parser: keeps its buffers between documents.
+/// Reusable parser: keeps its buffers between documents, and the names of their members.
 pub struct Parser {
     nodes: Vec<Node>,
     open: Vec<u32>,
+    vocabulary: Vocabulary,
     max_depth: usize,
 }
 
@@ -62,7 +71,7 @@ impl Parser {
     pub const DEFAULT_MAX_DEPTH: usize = 1_000;
 
     pub fn with_max_depth(max_depth: usize) -> Self {
-        Self { nodes: Vec::new(), open: Vec::new(), max_depth }
+        Self { nodes: Vec::new(), open: Vec::new(), vocabulary: Vocabulary::default(), max_depth }
     }
 
     /// Indexes `text`, which must be exactly one JSON value, white space around it allowed.
@@ -117,15 +126,37 @@ impl Scan<'_, '_> {
     }
 
     fn key(&mut self) -> Result<(), SyntaxError> {
+        let Some((length, id)) = self.parser.vocabulary.expected(&self.text[self.at..]) else {
+            return self.unexpected_key();
+        };
+        let start = self.at;
+        self.at += length - 1;
+        self.push(start, Kind::String, false, Some(id));
+        self.at += 1;
+        self.skip_space();
+        Ok(())
+    }
+
+    #[cold]
+    fn unexpected_key(&mut self) -> Result<(), SyntaxError> {
+        let start = self.at;
         if self.peek() != Some(b'"') {
             return self.expected("a key in double quotes");
         }
         self.string()?;
+        let end = self.at;
         self.skip_space();
         if self.peek() != Some(b':') {
             return self.expected("`:`");
         }
+        let is_close = self.at == end;
         self.at += 1;
+        if let Some(node) = self.parser.nodes.last_mut()
+            && is_close
+            && !node.has_escape
+        {
+            node.id = self.parser.vocabulary.learn(&self.text[start..self.at]);
+        }
         self.skip_space();
         Ok(())
     }
@@ -148,7 +179,7 @@ impl Scan<'_, '_> {
             return Err(SyntaxError::TooDeep { limit: self.parser.max_depth, at: self.at });
         }
         self.parser.open.push(self.parser.nodes.len() as u32);
-        self.push(self.at, kind, false);
+        self.push(self.at, kind, false, None);
         self.at += 1;
         Ok(())
     }
@@ -161,9 +192,9 @@ impl Scan<'_, '_> {
         self.parser.open.pop();
     }
 
-    fn push(&mut self, start: usize, kind: Kind, has_escape: bool) {
+    fn push(&mut self, start: usize, kind: Kind, has_escape: bool, id: Option<NameId>) {
         let next = self.parser.nodes.len() as u32 + 1;
-        self.parser.nodes.push(Node { start: start as u32, end: self.at as u32, next, kind, has_escape });
+        self.parser.nodes.push(Node { start: start as u32, end: self.at as u32, next, kind, has_escape, id });
     }
 
     fn literal(&mut self, word: &'static str, kind: Kind) -> Result<(), SyntaxError> {
@@ -172,7 +203,7 @@ impl Scan<'_, '_> {
         }
         let start = self.at;
         self.at += word.len();
-        self.push(start, kind, false);
+        self.push(start, kind, false, None);
         Ok(())
     }
 
@@ -185,7 +216,7 @@ impl Scan<'_, '_> {
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    self.push(start, Kind::String, has_escape);
+                    self.push(start, Kind::String, has_escape, None);
                     return Ok(());
                 }
                 Some(b'\\') => {
@@ -234,7 +265,7 @@ impl Scan<'_, '_> {
             }
             self.some_digits()?;
         }
-        self.push(start, Kind::Number, false);
+        self.push(start, Kind::Number, false, None);
         Ok(())
     }
 
@@ -396,6 +427,12 @@ impl<'p, 't> Key<'p, 't> {
     pub fn name(self) -> Cow<'t, str> {
         let raw = self.raw();
         if self.has_escape() { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
+    }
+
+    /// What stands for the name as written, if it is one that the parser knows.
+    #[inline]
+    pub fn id(self) -> Option<NameId> {
+        self.0.node().id
     }
 
     /// Up to seven bytes of the name as written, and its length as far as it fits into a byte: equal for equal names. Names

@@ -1,5 +1,4 @@
 use std::io::Write as _;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -21,7 +20,11 @@ use millrace_indexer::{dlq, pages, templates};
 
 const RUN_NEEDS: &[Need] = &[Need::Kafka, Need::Elasticsearch];
 
-fn main() -> ExitCode {
+fn main() {
+    execute().leave()
+}
+
+fn execute() -> Exit {
     let arguments = Cli::command().version(build_info!().version_text());
     let parsed = arguments.clone().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
@@ -29,7 +32,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version are no errors, and nothing is left to do if they cannot be printed.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Clean }.into();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Clean };
         }
     };
     logs::init(cli.log_format, "info");
@@ -40,11 +43,11 @@ fn main() -> ExitCode {
                 config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
                 println!("the settings are valid");
                 match online {
-                    true => tell(millrace_indexer::online::check(&config)).into(),
-                    false => Exit::Clean.into(),
+                    true => tell(millrace_indexer::online::check(&config)),
+                    false => Exit::Clean,
                 }
             }
-            Err(exit) => exit.into(),
+            Err(exit) => exit,
         },
         Command::Run(settings) => match reload::load(settings.config.as_ref(), || settings.load(RUN_NEEDS)) {
             Ok(loaded) => run(loaded, settings).unwrap_or_else(|error| {
@@ -52,17 +55,16 @@ fn main() -> ExitCode {
                 Exit::Io
             }),
             Err(exit) => exit,
-        }
-        .into(),
-        Command::Templates(command) => templates::command::run(&command).into(),
-        Command::Preview(preview) => preview.run().into(),
-        Command::Retention(retention) => retention.run().into(),
-        Command::Status(status) => status.run().into(),
-        Command::Audit(audit) => audit.run().into(),
-        Command::Dlq(command) => dlq::run(&command).into(),
-        Command::Completions { shell } => print(&cli::completions(shell)).into(),
-        Command::Man => manual::page(arguments).map_or(Exit::Io, |page| print(&page)).into(),
-        Command::Schema { markdown } => print(describe(&schema::<Raw>(), markdown).as_bytes()).into(),
+        },
+        Command::Templates(command) => templates::command::run(&command),
+        Command::Preview(preview) => preview.run(),
+        Command::Retention(retention) => retention.run(),
+        Command::Status(status) => status.run(),
+        Command::Audit(audit) => audit.run(),
+        Command::Dlq(command) => dlq::run(&command),
+        Command::Completions { shell } => print(&cli::completions(shell)),
+        Command::Man => manual::page(arguments).map_or(Exit::Io, |page| print(&page)),
+        Command::Schema { markdown } => print(describe(&schema::<Raw>(), markdown).as_bytes()),
     }
 }
 

@@ -1,6 +1,5 @@
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
@@ -221,20 +220,24 @@ impl Flags {
     }
 }
 
-fn main() -> ExitCode {
+fn main() {
+    execute().leave()
+}
+
+fn execute() -> Exit {
     let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(fault) => {
             // Help and version are no faults, and nothing is left to do if the terminal is gone.
             let _ = fault.print();
-            return if fault.use_stderr() { Exit::Usage } else { Exit::Clean }.into();
+            return if fault.use_stderr() { Exit::Usage } else { Exit::Clean };
         }
     };
     dumps::forbid();
     let (flags, until) = match cli.command {
         Command::Run { settings, until } => (settings, until.map_or(Until::Signal, |_| Until::Eof)),
-        Command::Check { online, settings } => return check(&settings, online).into(),
+        Command::Check { online, settings } => return check(&settings, online),
         Command::Explain { line, json, settings } => {
             return match settings.load() {
                 Ok(config) => inspect::explain(&config, &line, json),
@@ -242,8 +245,7 @@ fn main() -> ExitCode {
                     eprintln!("{faults}");
                     exit
                 }
-            }
-            .into();
+            };
         }
         Command::Status { args, config, data_dir, admin_listen } => {
             return match Flags::place(config.as_ref(), data_dir.as_ref(), admin_listen.as_ref()) {
@@ -252,18 +254,17 @@ fn main() -> ExitCode {
                     eprintln!("{faults}");
                     exit
                 }
-            }
-            .into();
+            };
         }
-        Command::Completions { shell } => return print(&completions(shell)).into(),
-        Command::Man => return manual::page(command()).map_or(Exit::Io, |page| print(&page)).into(),
-        Command::Schema { markdown } => return print(describe(&config::schema(), markdown).as_bytes()).into(),
+        Command::Completions { shell } => return print(&completions(shell)),
+        Command::Man => return manual::page(command()).map_or(Exit::Io, |page| print(&page)),
+        Command::Schema { markdown } => return print(describe(&config::schema(), markdown).as_bytes()),
     };
     let loaded = match reload::load(flags.config.as_ref(), || flags.load()) {
         Ok(loaded) => loaded,
         Err((faults, exit)) => {
             eprintln!("{faults}");
-            return exit.into();
+            return exit;
         }
     };
     logs::init(cli.log_format, "info");
@@ -272,11 +273,11 @@ fn main() -> ExitCode {
         .map_err(anyhow::Error::from)
         .and_then(|handle| pipeline::run(loaded, rules, until, &handle));
     match ended {
-        Ok(exit) => exit.into(),
+        Ok(exit) => exit,
         Err(fault) => {
             let cause = format!("{fault:#}");
             error!(cause, "the shipper cannot go on");
-            exit_of(&fault).into()
+            exit_of(&fault)
         }
     }
 }

@@ -45,6 +45,18 @@ fn records() -> (Vec<String>, Vec<String>) {
     Workload::lines("json lines", NUM_RECORDS).into_iter().map(record).unzip()
 }
 
+fn record<'a>(key: &'a str, value: &'a str) -> Incoming<'a> {
+    Incoming {
+        topic: "logs",
+        partition: 0,
+        offset: 1,
+        timestamp_ms: Some(WALL),
+        key: Some(key.as_bytes()),
+        value: Some(value.as_bytes()),
+        id_header: None,
+    }
+}
+
 fn plan(mappings: &serde_json::Value) -> Plan {
     let server = ServerVersion { flavor: Flavor::Elasticsearch, major: 8, minor: 19 };
     Plan::compile(mappings, &json!({}), &RuleOptions::default(), server).expect("a good mapping")
@@ -73,16 +85,7 @@ fn stages(criterion: &mut Criterion) {
     group.bench_function("identify", |bencher| {
         bencher.iter(|| {
             for ((document, value), key) in documents.iter().zip(&values).zip(&keys) {
-                let record = Incoming {
-                    topic: "logs",
-                    partition: 0,
-                    offset: 1,
-                    timestamp_ms: Some(WALL),
-                    key: Some(key.as_bytes()),
-                    value: Some(value.as_bytes()),
-                    id_header: None,
-                };
-                black_box(identify(&record, Some(*document), &mut id));
+                black_box(identify(&record(key, value), Some(*document), &mut id));
             }
         });
     });
@@ -119,6 +122,22 @@ fn stages(criterion: &mut Criterion) {
             });
         });
     }
+
+    // The stages above know each document's own index; one parser for all knows the names again.
+    let plan = plan(&template()["template"]["mappings"]);
+    let (mut state, mut actions, mut out) = (State::default(), Actions::default(), Vec::new());
+    group.bench_function("all before the batch", |bencher| {
+        bencher.iter(|| {
+            for (value, key) in values.iter().zip(&keys) {
+                out.clear();
+                let document = parser.parse(value.as_bytes()).expect("JSON");
+                black_box(identify(&record(key, value), Some(document), &mut id));
+                black_box(router.resolve(document, WALL, WALL).is_ok());
+                let input = Input { document, timestamp: None };
+                black_box(plan.apply(input, &mut state, &mut out, &mut actions));
+            }
+        });
+    });
 
     let limits = Limits { max_bytes: 1 << 30, max_documents: 1 << 20, max_delay: Duration::from_secs(3_600) };
     let mut builder = Builder::new(limits);

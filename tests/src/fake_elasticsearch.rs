@@ -100,11 +100,19 @@ struct State {
     running: Vec<String>,
 }
 
+/// Documents that were counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    pub num: u64,
+    /// When the first and the last request with some had been read.
+    pub times: Option<(Instant, Instant)>,
+}
+
 struct Shared {
     state: Mutex<State>,
     /// Documents are counted here and not looked at, if asked for.
     only_counts: AtomicBool,
-    num_counted: AtomicU64,
+    counted: Mutex<Counted>,
     is_stopped: AtomicBool,
     tls: Option<Mutex<SslAcceptor>>,
 }
@@ -161,7 +169,7 @@ impl FakeElasticsearch {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             only_counts: AtomicBool::new(false),
-            num_counted: AtomicU64::new(0),
+            counted: Mutex::default(),
             is_stopped: AtomicBool::new(false),
             tls,
         });
@@ -224,14 +232,15 @@ impl FakeElasticsearch {
         self.state().keeps_only_ids = true;
     }
 
-    /// From now on documents are only counted, and answered as created one by one: for measurements.
+    /// From now on documents are only counted, from 0, and answered as created one by one: for measurements.
     pub fn only_count(&self) {
+        *self.shared.counted.lock().unwrap_or_else(PoisonError::into_inner) = Counted::default();
         self.shared.only_counts.store(true, Ordering::SeqCst);
     }
 
-    /// How many documents were counted.
-    pub fn num_counted(&self) -> u64 {
-        self.shared.num_counted.load(Ordering::SeqCst)
+    /// The documents that were only counted.
+    pub fn counted(&self) -> Counted {
+        *self.shared.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All bulk requests so far.
@@ -465,7 +474,10 @@ fn count(shared: &Shared, request: &Request) -> Result<Reply> {
         items += r#"","status":201}}"#;
         num += 1;
     }
-    shared.num_counted.fetch_add(num, Ordering::SeqCst);
+    let mut counted = shared.counted.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Instant::now();
+    counted.num += num;
+    counted.times = Some((counted.times.map_or(now, |(first, _)| first), now));
     Ok((200, Vec::new(), format!(r#"{{"errors":false,"items":[{items}]}}"#)))
 }
 

@@ -160,8 +160,9 @@ impl IndexerRig {
             .filter(|n| seen.get(n).copied().unwrap_or(0) != usize::from(!in_letters.contains(n)))
             .collect();
         ensure!(wrong.is_empty(), "{} records not exactly once: {:?}", wrong.len(), &wrong[..wrong.len().min(10)]);
-        let code = self.indexer.take().context("the indexer was not started")?.terminate(Duration::from_secs(30))?;
-        ensure!(code == 0, "exit code {code}");
+        let mut indexer = self.indexer.take().context("the indexer was not started")?;
+        let code = indexer.terminate(Duration::from_secs(30))?;
+        ensure!(code == 0, "exit code {code}\n{}", indexer.log_tail());
         Ok(())
     }
 }

@@ -92,6 +92,97 @@ proptest! {
     }
 }
 
+/// Names that make a parser learn, forget and mistake: short, long, with escapes, prefixes of each other.
+fn any_name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => "[a-c]{0,3}",
+        1 => "[a-c]{26,34}",
+        1 => (0..600_u32).prop_map(|n| format!("name{n}")),
+        1 => Just("a\\u0062".to_owned()),
+        1 => Just("a\\\":".to_owned()),
+    ]
+}
+
+/// Texts of objects in objects, with space at places, cut or not.
+fn any_texts() -> impl Strategy<Value = Vec<String>> {
+    let member = (any_name(), prop_oneof![4 => Just(""), 1 => Just(" ")], prop_oneof![Just(":"), Just(": "), Just("")]);
+    let members = prop::collection::vec((member, any::<bool>()), 0..9);
+    let text = (members, prop::option::weighted(0.1, any::<prop::sample::Index>())).prop_map(|(members, cut)| {
+        let (mut text, mut num_open) = ("{".to_owned(), 1);
+        for ((name, before, colon), is_object) in members {
+            let comma = if text.ends_with('{') { "" } else { "," };
+            let value = if is_object { "{" } else { "7" };
+            num_open += usize::from(is_object);
+            text += &format!("{comma}\"{name}\"{before}{colon}{value}");
+        }
+        text += &"}".repeat(num_open);
+        if let Some(cut) = cut {
+            text.truncate(cut.index(text.len()));
+        }
+        text
+    });
+    prop::collection::vec(text, 1..40)
+}
+
+proptest! {
+    #[test]
+    fn what_a_parser_learned_changes_nothing(texts in any_texts()) {
+        let mut parser = Parser::default();
+        for text in &texts {
+            let mut other = Parser::default();
+            match (parser.parse(text.as_bytes()), other.parse(text.as_bytes())) {
+                (Ok(value), Ok(expected)) => {
+                    prop_assert_eq!(places(value), places(expected));
+                    prop_assert_eq!(rebuild(value), rebuild(expected));
+                }
+                (value, expected) => prop_assert_eq!(value.err(), expected.err(), "{}", text),
+            }
+        }
+    }
+
+    #[test]
+    fn equal_ids_are_of_equal_names(texts in any_texts()) {
+        let mut known = std::collections::HashMap::new();
+        let mut parsers = [Parser::default(), Parser::default()];
+        for (n, text) in texts.iter().enumerate() {
+            let Ok(value) = parsers[n % 2].parse(text.as_bytes()) else { continue };
+            for key in keys(value) {
+                if let Some(id) = key.id() {
+                    prop_assert_eq!(known.entry(format!("{id:?}")).or_insert(key.raw()), &key.raw());
+                }
+            }
+        }
+    }
+}
+
+/// Kinds and spans of all that an index holds.
+fn places(value: Value<'_, '_>) -> Vec<(Kind, Range<usize>, u32, bool)> {
+    value.nodes.iter().map(|n| (n.kind, n.start as usize..n.end as usize, n.next, n.has_escape)).collect()
+}
+
+fn keys<'p, 't>(value: Value<'p, 't>) -> Vec<Key<'p, 't>> {
+    value.members().flat_map(|(key, value)| [vec![key], keys(value)].concat()).collect()
+}
+
+#[test]
+fn names_are_known_again_wherever_they_come() {
+    let mut parser = Parser::default();
+    let mut ids = |text: &str| {
+        let value = parser.parse(text.as_bytes()).unwrap();
+        value.members().map(|(key, _)| key.id()).collect::<Vec<_>>()
+    };
+    let [a, b] = ids(r#"{"a":1,"b":2,"padding":"so that the text does not end"}"#)[..2] else { panic!("two names") };
+    assert!(a.is_some() && b.is_some() && a != b);
+    assert_eq!(ids(r#"{"b":1,"c":2,"a":3}"#), [b, ids(r#"{"c":0}"#)[0], a]);
+    assert_eq!(ids(r#"{"a" :1}"#), [None]);
+    assert_eq!(ids(r#"{"\u0061":1}"#), [None]);
+    // Names that come once each push out those learned first, in time.
+    for n in 0..20_000 {
+        ids(&format!("{{\"once{n}\":1}}"));
+    }
+    assert_ne!(ids(r#"{"a":1}"#), [a]);
+}
+
 #[test]
 fn numbers_keep_their_digits() {
     let text = r#"{"a":9223372036854775808,"b":1.0,"c":1e400,"d":-0}"#;

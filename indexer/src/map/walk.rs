@@ -201,8 +201,9 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         place.object.filter(|_| std::ptr::eq(place.model, self.model)).map(|object| object.id)
     }
 
-    fn expected(&self, place: Place<'_>, next: &mut usize, key: Key<'_, '_>) -> Option<Option<Child>> {
-        self.orders.as_ref()?.expected(self.ordered(place)?, next, key)
+    fn expected(&mut self, place: Place<'_>, next: &mut usize, key: Key<'_, '_>) -> Option<Option<Child>> {
+        let object = self.ordered(place)?;
+        self.orders.as_mut()?.expected(object, next, key)
     }
 
     fn look_up(&mut self, place: Place<'_>, next: &mut usize, key: Key<'_, '_>, name: &str) -> Option<Child> {

@@ -131,12 +131,11 @@ impl Intake {
         }
         let number = routing.targets[number];
         let target = self.targets.get_mut(number);
-        let name = Arc::clone(&target.name);
-        let Some((plan, state)) = target.plan(now) else { return Taken::WaitsFor { target: number } };
+        let Some((name, plan, state)) = target.plan(now) else { return Taken::WaitsFor { target: number } };
         self.num_by_kafka_time += u64::from(destination.by_kafka_time);
 
         let keeps_ids = routing.keeps_ids;
-        let draft = self.builder.begin(&name, keeps_ids.then_some(&self.id[..]));
+        let draft = self.builder.begin(name, keeps_ids.then_some(&self.id[..]));
         let input = Input { document, timestamp: Some(self.kafka_time.write(kafka_time)) };
         let is_sampled = self.fields.is_due();
         if is_sampled {
@@ -170,10 +169,9 @@ impl Intake {
         let record = batch.record(item);
         let Ok(document) = self.parser.parse(&record.value) else { return PlannedAnew::Unchanged };
         let target = self.targets.get_mut(item.target);
-        let name = Arc::clone(&target.name);
-        let Some((plan, _)) = target.plan(now) else { return PlannedAnew::Unchanged };
+        let Some((name, plan, _)) = target.plan(now) else { return PlannedAnew::Unchanged };
         let sent_id = batch.sent_id(item);
-        let draft = self.builder.begin(&name, sent_id);
+        let draft = self.builder.begin(name, sent_id);
         let input = Input { document, timestamp: Some(self.kafka_time.write(item.kafka_time)) };
         let written = write(&mut self.builder, plan, state, input, &mut self.actions);
         let is_unchanged = self.builder.document(&draft) == batch.document(item);

@@ -1,6 +1,5 @@
 //! Taking records from the partitions' queues, as far as the budgets allow.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -8,7 +7,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use super::flow::{Flow, wall_clock};
 use super::intake::Taken;
 use super::partitions::WaitingRecord;
-use crate::bulk::batch::{Owner, Record};
+use crate::bulk::batch::Record;
 use crate::commit::ledger::{Ending, Sequence};
 use crate::consume::{Message, PartitionQueue, header};
 use crate::dead_letter::Letter;
@@ -156,14 +155,14 @@ impl Flow {
         now: Instant,
         wall: EpochMillis,
     ) -> bool {
-        let Some(partition) = self.partitions.at(place) else { return false };
-        let (owner, rule, topic) = (partition.owner, partition.rule, Arc::clone(&partition.topic));
         let Received { offset, timestamp_ms, key, value, id_header } = record;
-        let incoming =
-            Incoming { topic: &topic, partition: partition.number, offset, timestamp_ms, key, value, id_header };
         if self.intake.builder.would_overflow(value.map_or(0, <[u8]>::len)) {
             self.cut();
         }
+        let Some(partition) = self.partitions.at(place) else { return false };
+        let (owner, rule) = (partition.owner, partition.rule);
+        let topic = &*partition.topic;
+        let incoming = Incoming { topic, partition: partition.number, offset, timestamp_ms, key, value, id_header };
         let taken = self.intake.take(&incoming, rule, owner, sequence, now, wall);
         if self.publishing.is_some() {
             self.partitions.cover(owner, sequence, self.intake.covered);
@@ -189,7 +188,7 @@ impl Flow {
                 true
             }
             Taken::Rejected { reject, id, target } => {
-                self.reject(&incoming, owner, sequence, reject, id, target, now);
+                self.reject(place, record, sequence, reject, id, target, now);
                 true
             }
             Taken::WaitsFor { target } => {
@@ -213,14 +212,16 @@ impl Flow {
     #[expect(clippy::too_many_arguments, reason = "the parts of one letter")]
     fn reject(
         &mut self,
-        record: &Incoming<'_>,
-        owner: Owner,
+        place: usize,
+        record: Received<'_>,
         sequence: Sequence,
         reject: Reject,
         id: String,
         target: Option<u32>,
         now: Instant,
     ) {
+        let Some(partition) = self.partitions.at(place) else { return };
+        let (owner, topic, partition) = (partition.owner, partition.topic.to_string(), partition.number);
         self.meters.rejected.increment(1);
         let index = target.map(|target| self.intake.targets.get(target).name.to_string()).unwrap_or_default();
         let value = record.value.unwrap_or_default().to_vec();
@@ -238,8 +239,8 @@ impl Flow {
             message: reject.detail,
             field: reject.field,
             index,
-            topic: record.topic.to_owned(),
-            partition: record.partition,
+            topic,
+            partition,
             offset: record.offset,
             attempts: 0,
             part: None,

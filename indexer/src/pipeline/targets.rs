@@ -153,10 +153,10 @@ impl Targets {
 }
 
 impl Target {
-    /// The plan, if it is there. Marks the target as used.
-    pub fn plan(&mut self, now: Instant) -> Option<(&Plan, &mut State)> {
+    /// The name and the plan, if it is there. Marks the target as used.
+    pub fn plan(&mut self, now: Instant) -> Option<(&str, &Plan, &mut State)> {
         self.used = now;
-        self.plan.as_mut().map(|(plan, state)| (&*plan, state))
+        self.plan.as_mut().map(|(plan, state)| (&*self.name, &*plan, state))
     }
 
     /// Whether the plan is from a look-up made since then.

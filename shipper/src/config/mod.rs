@@ -60,8 +60,7 @@ impl Config {
         self.memory / 6
     }
 
-    /// Three full batches: while librdkafka waits for the answers to five requests of a partition and has a further batch, its
-    /// thread spins.
+    /// Three full batches: librdkafka sends one of a partition at a time, so that one more is ready and one can be filled.
     fn max_inflight_partition(&self) -> u64 {
         3 * batch_bytes(self.options.get("batch.size")) as u64
     }

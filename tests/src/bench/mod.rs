@@ -5,6 +5,7 @@
 
 mod delay;
 mod measure;
+mod node;
 pub mod out;
 mod report;
 mod shipper;
@@ -61,6 +62,7 @@ pub fn run(into: &Path) -> Result<()> {
     let mut report = Report::new(&plan)?;
     shipper::measure(&plan, &kafka, &mut report)?;
     out::measure(&plan, &kafka, &mut report)?;
+    node::measure(&plan, &kafka, &mut report)?;
     delay::measure(&plan, &kafka, &mut report)?;
     kafka.stop()?;
     if plan.only.is_empty() { report.store(into) } else { Ok(()) }

@@ -79,7 +79,7 @@ impl Side {
         }
         self.num += RECORDS;
         self.lanes.rig.start()?;
-        wait::until_true("all documents", LIMIT, || Ok(self.lanes.rig.fake.num_counted() >= self.num as u64))?;
+        wait::until_true("all documents", LIMIT, || Ok(self.lanes.rig.fake.counted().num >= self.num as u64))?;
         let cost = self.cost()?;
         self.stop()?;
         Ok(cost)
@@ -129,7 +129,7 @@ fn a_trickle_of_a_hundred_topics_shares_its_requests() -> Result<()> {
     for name in &side.names {
         lanes.produce(name, 0..1, "x")?;
     }
-    wait::until_true("all documents", LIMIT, || Ok(lanes.rig.fake.num_counted() >= 100))?;
+    wait::until_true("all documents", LIMIT, || Ok(lanes.rig.fake.counted().num >= 100))?;
     let (num, took) = (lanes.rig.metric("indexer_bulk_requests_total", &[])?, started.elapsed());
     println!("{num} requests in {took:?}");
     ensure!(num <= took.as_secs_f64() + 2.0, "{num} requests in {took:?} with `max_delay: 1s`");

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use millrace_common::json::Key;
+use millrace_common::json::{Key, NameId};
 
 use crate::map::plan::model::{Child, Model};
 
@@ -18,6 +18,7 @@ pub(in crate::map) struct Orders {
 
 #[derive(Clone, Debug)]
 struct Known {
+    id: Option<NameId>,
     /// See [`Key::head`].
     head: u64,
     name: Box<str>,
@@ -46,10 +47,19 @@ impl Orders {
     }
 
     /// What `object` has under the name of `key`, if that is one of the names that come next; then `next` moves behind it.
-    pub(super) fn expected(&self, object: u32, next: &mut usize, key: Key<'_, '_>) -> Option<Option<Child>> {
+    #[inline]
+    pub(super) fn expected(&mut self, object: u32, next: &mut usize, key: Key<'_, '_>) -> Option<Option<Child>> {
+        let names = &mut self.objects[object as usize][*next..];
+        if let Some(known) = names.first()
+            && known.id.is_some()
+            && known.id == key.id()
+        {
+            *next += 1;
+            return Some(known.child);
+        }
         let head = key.head();
-        let names = &self.objects[object as usize][*next..];
         let ahead = names.iter().take(Self::AHEAD).position(|known| known.is(head, key))?;
+        names[ahead].id = key.id();
         *next += ahead + 1;
         Some(names[ahead].child)
     }
@@ -58,7 +68,7 @@ impl Orders {
     pub(super) fn learn(&mut self, object: u32, next: &mut usize, key: Key<'_, '_>, child: Option<Child>) {
         let (head, names) = (key.head(), &mut self.objects[object as usize]);
         if names.len() < Self::MOST_NAMES && !key.has_escape() && !names.iter().any(|known| known.is(head, key)) {
-            names.insert(*next, Known { head, name: key.raw().into(), child });
+            names.insert(*next, Known { id: key.id(), head, name: key.raw().into(), child });
             *next += 1;
         }
     }

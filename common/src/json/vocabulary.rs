@@ -1,0 +1,132 @@
+//! The member names of earlier texts.
+//!
+//! Logs repeat their names in one order, so that a name is known by one comparison where it is expected, without a look at each
+//! of its bytes.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use xxhash_rust::xxh3::Xxh3DefaultBuilder;
+
+/// Stands for one name as written: names of equal ids are equal, whatever text and parser they are from. Nothing follows from
+/// ids that differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameId(NonZeroU32);
+
+impl NameId {
+    /// One that no name has yet. `None`: there are no more.
+    fn new() -> Option<Self> {
+        static NUM_IDS: AtomicU32 = AtomicU32::new(0);
+        let count = |num: u32| num.checked_add(1);
+        let before = NUM_IDS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).ok()?;
+        NonZeroU32::new(before + 1).map(Self)
+    }
+}
+
+/// Quotes and colon included.
+const MOST_BYTES: usize = 32;
+const MOST_WORDS: usize = 256;
+/// Once there is no room, every so manyth unknown name takes the place of the one learned first: names that never come again
+/// are not worth more.
+const REPLACE_EVERY: u32 = 16;
+
+type Bytes = [u64; MOST_BYTES / 8];
+
+/// `"name":` as it stands in a text.
+struct Word {
+    bytes: Bytes,
+    /// All ones where the bytes count.
+    mask: Bytes,
+    length: u8,
+    id: NameId,
+    /// Those that came after it: the last two that differ.
+    next: [u16; 2],
+}
+
+impl Word {
+    fn is_at(&self, window: &Bytes) -> bool {
+        let parts = window.iter().zip(&self.bytes).zip(&self.mask);
+        let differences = parts.fold(0, |differences, ((text, word), mask)| differences | ((text ^ word) & mask));
+        differences == 0
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Vocabulary {
+    words: Vec<Word>,
+    places: HashMap<Box<[u8]>, u16, Xxh3DefaultBuilder>,
+    /// The word met last.
+    last: usize,
+    num_unknown: u32,
+    /// The one to be replaced.
+    oldest: u16,
+}
+
+impl Vocabulary {
+    /// The name that `text` begins with, if it is one that is expected here: its length with quotes and colon, and its id.
+    #[inline]
+    pub(super) fn expected(&mut self, text: &[u8]) -> Option<(usize, NameId)> {
+        let window = bytes(text.first_chunk()?);
+        for place in self.words.get(self.last)?.next {
+            let word = self.words.get(usize::from(place))?;
+            if word.is_at(&window) {
+                self.last = place.into();
+                return Some((word.length.into(), word.id));
+            }
+        }
+        None
+    }
+
+    /// Notes that `text`, a name without escapes between its quotes and with its colon, came next. `None`: it is not learned.
+    pub(super) fn learn(&mut self, text: &[u8]) -> Option<NameId> {
+        if text.len() > MOST_BYTES {
+            return None;
+        }
+        let place = match self.places.get(text) {
+            Some(&place) => place,
+            None => self.add(text)?,
+        };
+        if let Some(before) = self.words.get_mut(self.last)
+            && !before.next.contains(&place)
+        {
+            before.next = [place, before.next[0]];
+        }
+        self.last = place.into();
+        Some(self.words[self.last].id)
+    }
+
+    fn add(&mut self, text: &[u8]) -> Option<u16> {
+        self.num_unknown = self.num_unknown.wrapping_add(1);
+        let is_full = self.words.len() == MOST_WORDS;
+        if is_full && !self.num_unknown.is_multiple_of(REPLACE_EVERY) {
+            return None;
+        }
+        let mut padded = [0; MOST_BYTES];
+        padded[..text.len()].copy_from_slice(text);
+        let mut mask = [0; MOST_BYTES];
+        mask[..text.len()].fill(u8::MAX);
+        let place = if is_full { self.oldest } else { self.words.len() as u16 };
+        let (id, length) = (NameId::new()?, text.len() as u8);
+        let word = Word { bytes: bytes(&padded), mask: bytes(&mask), length, id, next: [place; 2] };
+        match self.words.get_mut(usize::from(place)) {
+            Some(replaced) => {
+                *replaced = word;
+                self.places.retain(|_, known| *known != place);
+                self.oldest = (place + 1) % MOST_WORDS as u16;
+            }
+            None => self.words.push(word),
+        }
+        self.places.insert(text.into(), place);
+        Some(place)
+    }
+}
+
+#[inline]
+fn bytes(window: &[u8; MOST_BYTES]) -> Bytes {
+    let mut bytes = Bytes::default();
+    for (bytes, chunk) in bytes.iter_mut().zip(window.chunks_exact(8)) {
+        *bytes = u64::from_ne_bytes(chunk.try_into().expect("chunks of eight bytes"));
+    }
+    bytes
+}

@@ -1,0 +1,132 @@
+//! One Elasticsearch node: the indexer beside finished bulk bodies, which cost their sender nothing.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::Plan;
+use super::measure::Usage;
+use super::out::{self, PATIENCE, fill};
+use super::report::{Report, Row};
+use crate::elasticsearch::{self, Elasticsearch};
+use crate::kafka::Kafka;
+use crate::process::cpu_time;
+use crate::{http, scratch};
+
+const TOPIC: &str = "bench-node";
+/// Of one body, as many as the indexer puts into one by default.
+const DOCUMENTS: usize = 5000;
+/// Bodies on their way at a time: more than a node of two cores works on.
+const CONNECTIONS: usize = 4;
+const SAMPLE: Duration = Duration::from_millis(50);
+
+pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result<()> {
+    if !plan.wants("indexer on a node") {
+        return Ok(());
+    }
+    let dir = scratch::dir("bench-node")?;
+    let num = fill(kafka, &dir, TOPIC, plan.num_records / 2)?;
+    let bodies = bodies(kafka)?;
+    let node = Elasticsearch::start(&elasticsearch::Options {
+        heap_mib: 2048,
+        is_brief: false,
+        ..elasticsearch::Options::default()
+    })?;
+    node.call("PUT", "/_index_template/bench", Some(&out::template()))?;
+    let (mut finished, mut indexed) = (Vec::new(), Vec::new());
+    for run in 0..=plan.num_runs {
+        let bodies = send(&node, &bodies, num)?;
+        clear(&node, num)?;
+        let index = out::index(kafka, &dir, TOPIC, node.url().to_owned(), &format!("node-{run}"), || took(&node, num))?;
+        clear(&node, num)?;
+        // The first compiles the node.
+        if run > 0 {
+            finished.push(bodies);
+            indexed.push(index);
+        }
+    }
+    let yardstick = "the node's, finished bodies";
+    report.add(Row { name: yardstick.to_owned(), num, runs: &finished, beside: None })?;
+    let name = "one node on the same machine: indexer".to_owned();
+    report.add(Row { name, num, runs: &indexed, beside: Some((yardstick, &finished)) })?;
+    kafka.delete_topic(TOPIC)
+}
+
+/// The records of the topic as the indexer sends them.
+fn bodies(kafka: &Kafka) -> Result<Vec<String>> {
+    let (mut bodies, mut body, mut num) = (Vec::new(), String::new(), 0);
+    kafka.for_each_record(TOPIC, |record| {
+        use rdkafka::Message as _;
+        let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+        let (id, document) = (text(record.key()), text(record.payload()));
+        body += &format!("{{\"create\":{{\"_index\":\"bench-logs\",\"_id\":\"{id}\"}}}}\n{document}\n");
+        num += 1;
+        if num % DOCUMENTS == 0 {
+            bodies.push(std::mem::take(&mut body));
+        }
+    })?;
+    bodies.extend(Some(body).filter(|body| !body.is_empty()));
+    Ok(bodies)
+}
+
+/// Sends all bodies. What it took is the node's CPU.
+fn send(node: &Elasticsearch, bodies: &[String], num: u64) -> Result<Usage> {
+    let pid = node.pid().context("the node runs")?;
+    let before = cpu_time(pid).context("its CPU time")?;
+    let next = AtomicUsize::new(0);
+    let url = format!("{}/_bulk?filter_path=errors,items.*._id,items.*.status", node.url());
+    let wall = thread::scope(|scope| {
+        let post = || -> Result<()> {
+            while let Some(body) = bodies.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let reply = http::request_as("POST", &url, Some(body.clone()), "application/x-ndjson", "bench")?;
+                ensure!(reply.status == 200 && reply.body.contains(r#""errors":false"#), "{}", reply.status);
+            }
+            Ok(())
+        };
+        let senders: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(post)).collect();
+        let wall = took(node, num);
+        for sender in senders {
+            sender.join().map_err(|_| anyhow::anyhow!("a sender panicked"))??;
+        }
+        wall
+    })?;
+    let cpu = cpu_time(pid).context("its CPU time")? - before;
+    Ok(Usage { wall, cpu, peak_rss_bytes: 0 })
+}
+
+/// What all documents would take at the rate from the first look at which some are there to the last, as the node counts.
+fn took(node: &Elasticsearch, num: u64) -> Result<Duration> {
+    let (started, mut first) = (Instant::now(), None);
+    loop {
+        let count = indexed(node)?;
+        let now = Instant::now();
+        match first {
+            None if count > 0 => first = Some((now, count)),
+            Some((since, before)) if count >= num => {
+                return Ok(now.duration_since(since).mul_f64(num as f64 / (num - before).max(1) as f64));
+            }
+            _ => ensure!(now.duration_since(started) < PATIENCE, "only {count} of {num} documents came"),
+        }
+        thread::sleep(SAMPLE);
+    }
+}
+
+fn indexed(node: &Elasticsearch) -> Result<u64> {
+    let reply =
+        node.request("GET", "/bench-logs/_stats/indexing?filter_path=_all.primaries.indexing.index_total", None)?;
+    if reply.status != 200 {
+        return Ok(0);
+    }
+    let reply: serde_json::Value = serde_json::from_str(&reply.body)?;
+    Ok(reply["_all"]["primaries"]["indexing"]["index_total"].as_u64().unwrap_or(0))
+}
+
+fn clear(node: &Elasticsearch, num: u64) -> Result<()> {
+    node.refresh("bench-*")?;
+    let count = node.count("bench-*")?;
+    ensure!(count == num, "{count} of {num} documents are in the index");
+    node.call("DELETE", "/bench-logs", None)?;
+    Ok(())
+}
