@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::commit::ledger::Covered;
 use crate::map::RejectReason;
 use crate::reject::{Reason, Reject};
-use crate::route::find_field;
+use crate::route::FieldPath;
 
 /// The header that carries a replayed dead letter's id.
 pub const ID_HEADER: &str = "millrace.id";
@@ -52,35 +52,50 @@ impl Origin {
     }
 }
 
-/// Writes the document id of a record to `id` and says where it comes from.
-///
-/// `document` is the parsed value, `None` if it is not JSON; then the key alone decides.
-pub fn identify(record: &Incoming<'_>, document: Option<Value<'_, '_>>, id: &mut Vec<u8>) -> Origin {
-    id.clear();
-    if let Some(header) = record.id_header.filter(|header| is_legal_id(header)) {
-        id.extend_from_slice(header);
-        return Origin::Replayed(RecordId::decode(header));
+/// Tells ids of records.
+#[derive(Debug)]
+pub struct Identifier {
+    /// A record's own place in its file.
+    offset: FieldPath,
+}
+
+impl Default for Identifier {
+    fn default() -> Self {
+        Self { offset: FieldPath::new("log.offset") }
     }
-    if let Some(key) = record.key
-        && let Some(decoded) = RecordId::decode(key)
-        && document.is_none_or(|document| covers(&decoded, document))
-    {
-        id.extend_from_slice(key);
-        return Origin::Shipper(decoded);
+}
+
+impl Identifier {
+    /// Writes the document id of a record to `id` and says where it comes from.
+    ///
+    /// `document` is the parsed value, `None` if it is not JSON; then the key alone decides.
+    pub fn identify(&mut self, record: &Incoming<'_>, document: Option<Value<'_, '_>>, id: &mut Vec<u8>) -> Origin {
+        id.clear();
+        if let Some(header) = record.id_header.filter(|header| is_legal_id(header)) {
+            id.extend_from_slice(header);
+            return Origin::Replayed(RecordId::decode(header));
+        }
+        if let Some(key) = record.key
+            && let Some(decoded) = RecordId::decode(key)
+            && document.is_none_or(|document| self.covers(&decoded, document))
+        {
+            id.extend_from_slice(key);
+            return Origin::Shipper(decoded);
+        }
+        write_foreign_id(record, id);
+        Origin::Foreign
     }
-    write_foreign_id(record, id);
-    Origin::Foreign
+
+    /// Whether the record's own place in its file lies in the range that its key claims. A key that only looks like an id
+    /// would hide documents behind each other.
+    fn covers(&mut self, id: &RecordId, document: Value<'_, '_>) -> bool {
+        let offset = self.offset.find(document).filter(|value| value.kind() == Kind::Number);
+        offset.and_then(|value| value.raw().parse().ok()).is_some_and(|offset| id.range.contains(offset))
+    }
 }
 
 fn is_legal_id(id: &[u8]) -> bool {
     !id.is_empty() && id.len() <= MAX_ID_BYTES && id.iter().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(b))
-}
-
-/// Whether the record's own place in its file lies in the range that its key claims. A key that only looks like an id
-/// would hide documents behind each other.
-fn covers(id: &RecordId, document: Value<'_, '_>) -> bool {
-    let offset = find_field(document, "log.offset").filter(|value| value.kind() == Kind::Number);
-    offset.and_then(|value| value.raw().parse().ok()).is_some_and(|offset| id.range.contains(offset))
 }
 
 /// `topic-partition-offset-H`, H = hash of time, key and value: a topic that is deleted and made again gives other ids.
@@ -138,7 +153,7 @@ mod tests {
         let mut parser = Parser::default();
         let mut id = Vec::new();
         let document = parser.parse(record.value.unwrap()).ok();
-        assert_eq!(identify(&record, document, &mut id), origin);
+        assert_eq!(Identifier::default().identify(&record, document, &mut id), origin);
         let id = String::from_utf8(id).unwrap();
         assert!(id.starts_with(expected), "{id}");
     }
@@ -180,7 +195,7 @@ mod tests {
     fn c_foreign_ids_differ_when_a_topic_is_made_again() {
         let id = |timestamp_ms, key: Option<&[u8]>, value| {
             let mut id = Vec::new();
-            identify(&Incoming { timestamp_ms, ..record(key, value, None) }, None, &mut id);
+            Identifier::default().identify(&Incoming { timestamp_ms, ..record(key, value, None) }, None, &mut id);
             id
         };
         let base = id(Some(5), Some(b"k"), "v");

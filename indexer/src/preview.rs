@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::cli::Settings;
 use crate::config::{Config, Rule};
-use crate::decode::{self, Incoming};
+use crate::decode::{self, Identifier, Incoming};
 use crate::map::{Action, Actions, Input, Plan, Server, ServerVersion, State, Verdict};
 use crate::reject::Reject;
 use crate::route::{self, Router, RouterOptions};
@@ -143,14 +143,14 @@ impl<'c> Rehearsal<'c> {
             id_header: None,
         };
         let mut parser = std::mem::take(&mut self.parser);
-        let mut id = Vec::new();
+        let (mut identifier, mut id) = (Identifier::default(), Vec::new());
         let mut outcome = match parser.parse(value) {
             Err(error) => {
-                decode::identify(&record, None, &mut id);
+                identifier.identify(&record, None, &mut id);
                 rejected(decode::not_json(&error))
             }
             Ok(document) => {
-                decode::identify(&record, Some(document), &mut id);
+                identifier.identify(&record, Some(document), &mut id);
                 self.document(document, now_ms).unwrap_or_else(rejected)
             }
         };

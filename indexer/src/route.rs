@@ -8,7 +8,7 @@ mod router;
 mod time;
 
 pub use dated::{DatedNames, Undated};
-pub use fields::find_field;
+pub use fields::{FieldPath, find_field};
 pub use pattern::{Pattern, PatternError};
 pub use router::{AcceptTime, Destination, Router, RouterOptions};
 pub use time::EpochMillis;

@@ -9,7 +9,7 @@ use millrace_common::record::{RecordId, SourceId};
 use millrace_indexer::bulk::batch::{Builder, Keep, Limits, Owner, Settles};
 use millrace_indexer::bulk::response;
 use millrace_indexer::config;
-use millrace_indexer::decode::{Incoming, identify};
+use millrace_indexer::decode::{Identifier, Incoming};
 use millrace_indexer::map::{Actions, Flavor, Input, Plan, RuleOptions, ServerVersion, State};
 use millrace_indexer::route::{Router, RouterOptions};
 use millrace_shipper::encode::own_fields::{Origin, OwnFields};
@@ -81,11 +81,11 @@ fn stages(criterion: &mut Criterion) {
     let mut parsers: Vec<Parser> = values.iter().map(|_| Parser::default()).collect();
     let parsed = parsers.iter_mut().zip(&values);
     let documents: Vec<_> = parsed.map(|(parser, value)| parser.parse(value.as_bytes()).expect("JSON")).collect();
-    let mut id = Vec::new();
+    let (mut identifier, mut id) = (Identifier::default(), Vec::new());
     group.bench_function("identify", |bencher| {
         bencher.iter(|| {
             for ((document, value), key) in documents.iter().zip(&values).zip(&keys) {
-                black_box(identify(&record(key, value), Some(*document), &mut id));
+                black_box(identifier.identify(&record(key, value), Some(*document), &mut id));
             }
         });
     });
@@ -131,7 +131,7 @@ fn stages(criterion: &mut Criterion) {
             for (value, key) in values.iter().zip(&keys) {
                 out.clear();
                 let document = parser.parse(value.as_bytes()).expect("JSON");
-                black_box(identify(&record(key, value), Some(document), &mut id));
+                black_box(identifier.identify(&record(key, value), Some(document), &mut id));
                 black_box(router.resolve(document, WALL, WALL).is_ok());
                 let input = Input { document, timestamp: None };
                 black_box(plan.apply(input, &mut state, &mut out, &mut actions));

@@ -15,6 +15,11 @@ use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 pub struct NameId(NonZeroU32);
 
 impl NameId {
+    /// Its number: those of names that were met about the same time follow each other.
+    pub fn number(self) -> u32 {
+        self.0.get()
+    }
+
     /// One that no name has yet. `None`: there are no more.
     fn new() -> Option<Self> {
         static NUM_IDS: AtomicU32 = AtomicU32::new(0);
@@ -67,7 +72,7 @@ impl Vocabulary {
     /// The name that `text` begins with, if it is one that is expected here: its length with quotes and colon, and its id.
     #[inline]
     pub(super) fn expected(&mut self, text: &[u8]) -> Option<(usize, NameId)> {
-        let window = bytes(text.first_chunk()?);
+        let window = bytes(&text.first_chunk().copied().unwrap_or_else(|| padded(text)));
         for place in self.words.get(self.last)?.next {
             let word = self.words.get(usize::from(place))?;
             if word.is_at(&window) {
@@ -102,13 +107,11 @@ impl Vocabulary {
         if is_full && !self.num_unknown.is_multiple_of(REPLACE_EVERY) {
             return None;
         }
-        let mut padded = [0; MOST_BYTES];
-        padded[..text.len()].copy_from_slice(text);
         let mut mask = [0; MOST_BYTES];
         mask[..text.len()].fill(u8::MAX);
         let place = if is_full { self.oldest } else { self.words.len() as u16 };
         let (id, length) = (NameId::new()?, text.len() as u8);
-        let word = Word { bytes: bytes(&padded), mask: bytes(&mask), length, id, next: [place; 2] };
+        let word = Word { bytes: bytes(&padded(text)), mask: bytes(&mask), length, id, next: [place; 2] };
         match self.words.get_mut(usize::from(place)) {
             Some(replaced) => {
                 *replaced = word;
@@ -120,6 +123,13 @@ impl Vocabulary {
         self.places.insert(text.into(), place);
         Some(place)
     }
+}
+
+/// `text`, which is not longer.
+fn padded(text: &[u8]) -> [u8; MOST_BYTES] {
+    let mut padded = [0; MOST_BYTES];
+    padded[..text.len()].copy_from_slice(text);
+    padded
 }
 
 #[inline]

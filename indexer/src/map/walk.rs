@@ -177,16 +177,23 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
 
     fn object(&mut self, place: Place<'_>, up: Option<&Way<'_, 't>>, object: Value<'p, 't>) {
         let (mut next, mut seen) = (0, None);
+        let ordered = self.ordered(place);
         for (num_before, (key, value)) in object.members().enumerate() {
+            let expected = ordered.and_then(|object| self.orders.as_mut()?.expected(object, &mut next, key));
+            if let Some(Some(Child::Field(id))) = expected
+                && seen.is_none()
+                && place.model.field(id).takes_plainly(value)
+            {
+                continue;
+            }
             let name = key.name();
-            let expected = self.expected(place, &mut next, key);
             if expected.is_none() || seen.is_some() {
                 let seen = seen.get_or_insert_with(|| Seen::first(num_before, object));
                 if seen.repeats(&name) {
                     self.earlier_duplicates(object, up, &key, &name);
                 }
             }
-            let child = expected.unwrap_or_else(|| self.look_up(place, &mut next, key, &name));
+            let child = expected.unwrap_or_else(|| self.look_up(place, ordered, &mut next, key, &name));
             let way = Way { up, name: &name, key: Some(&name) };
             let member = Member { start: key.span().start, key: &name, value, whole: value };
             match child {
@@ -201,16 +208,16 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         place.object.filter(|_| std::ptr::eq(place.model, self.model)).map(|object| object.id)
     }
 
-    fn expected(&mut self, place: Place<'_>, next: &mut usize, key: Key<'_, '_>) -> Option<Option<Child>> {
-        let object = self.ordered(place)?;
-        self.orders.as_mut()?.expected(object, next, key)
-    }
-
-    fn look_up(&mut self, place: Place<'_>, next: &mut usize, key: Key<'_, '_>, name: &str) -> Option<Child> {
+    fn look_up(
+        &mut self,
+        place: Place<'_>,
+        ordered: Option<u32>,
+        next: &mut usize,
+        key: Key<'_, '_>,
+        name: &str,
+    ) -> Option<Child> {
         let child = place.object.and_then(|object| object.children.get(name)).copied();
-        if let Some(object) = self.ordered(place)
-            && let Some(orders) = &mut self.orders
-        {
+        if let (Some(object), Some(orders)) = (ordered, &mut self.orders) {
             orders.learn(object, next, key, child);
         }
         child
@@ -233,7 +240,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             Child::Object(id) => self.enter_object(place, place.model.object(id), way, member),
             Child::Field(id) => {
                 let field = place.model.field(id);
-                if member.value.kind() == Kind::String && member.value.raw().len() <= field.plain_bytes {
+                if field.takes_plainly(member.value) {
                     return;
                 }
                 if is_runtime(field) {

@@ -10,7 +10,7 @@ use super::targets::Targets;
 use crate::bulk::batch::{Batch, Builder, Item, Keep, Limits, Owner, Settles};
 use crate::commit::ledger::{Covered, Sequence};
 use crate::config::Rule;
-use crate::decode::{self, Incoming, Origin};
+use crate::decode::{self, Identifier, Incoming, Origin};
 use crate::map::{Actions, Input, Plan, RuleOptions, State, Verdict};
 use crate::reject::Reject;
 use crate::route::{self, EpochMillis, Router, RouterOptions};
@@ -23,6 +23,7 @@ pub struct Intake {
     pub fields: FieldTally,
     rules: Vec<Routing>,
     parser: Parser,
+    identifier: Identifier,
     id: Vec<u8>,
     kafka_time: TimeText,
     /// What the record last taken stands for.
@@ -83,6 +84,7 @@ impl Intake {
             fields: FieldTally::default(),
             rules: rules.iter().map(routing).collect(),
             parser: Parser::default(),
+            identifier: Identifier::default(),
             id: Vec::with_capacity(64),
             kafka_time: TimeText::new(),
             covered: None,
@@ -106,11 +108,11 @@ impl Intake {
         let document = match self.parser.parse(value) {
             Ok(document) => document,
             Err(error) => {
-                self.covered = decode::identify(record, None, &mut self.id).covered();
+                self.covered = self.identifier.identify(record, None, &mut self.id).covered();
                 return rejected(decode::not_json(&error), &self.id, None);
             }
         };
-        let origin = decode::identify(record, Some(document), &mut self.id);
+        let origin = self.identifier.identify(record, Some(document), &mut self.id);
         self.covered = origin.covered();
         if let Err(reject) = decode::check_object(document) {
             return rejected(reject, &self.id, None);

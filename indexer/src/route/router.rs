@@ -7,7 +7,7 @@ use std::time::Duration;
 use millrace_common::json::{Kind, Value};
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
-use super::fields::find_field;
+use super::fields::{FieldPath, find_field};
 use super::pattern::{Part, Pattern};
 use super::time::{self, EpochMillis};
 use crate::reject::{Reason, Reject};
@@ -58,6 +58,8 @@ pub struct Destination {
 /// The names of one rule. Remembers them, so that a known combination of fields costs one look-up.
 pub struct Router {
     options: RouterOptions,
+    /// For each part of the pattern, empty for text.
+    paths: Vec<Option<FieldPath>>,
     names: Vec<Arc<str>>,
     by_name: HashMap<Arc<str>, u32>,
     by_fields: HashMap<Box<[u8]>, u32, Xxh3DefaultBuilder>,
@@ -78,7 +80,12 @@ struct Hour {
 
 impl Router {
     pub fn new(options: RouterOptions) -> Self {
+        let path = |part: &Part| match part {
+            Part::Text(_) => None,
+            Part::Field(path) | Part::Time(path, _) => Some(FieldPath::new(path)),
+        };
         Self {
+            paths: options.pattern.parts.iter().map(path).collect(),
             options,
             names: Vec::new(),
             by_name: HashMap::new(),
@@ -115,15 +122,17 @@ impl Router {
         let mut key = std::mem::take(&mut self.fields);
         key.clear();
         let mut by_kafka_time = false;
-        for at in 0..self.options.pattern.parts.len() {
+        for at in 0..self.paths.len() {
+            let Some(path) = &mut self.paths[at] else { continue };
+            let found = path.find(document);
             match &self.options.pattern.parts[at] {
                 Part::Text(_) => {}
-                Part::Field(path) => {
-                    key.extend_from_slice(find_field(document, path).map_or("", Value::raw).as_bytes());
+                Part::Field(_) => {
+                    key.extend_from_slice(found.map_or("", Value::raw).as_bytes());
                     key.push(b'\n');
                 }
-                Part::Time(path, _) => {
-                    let hour = find_field(document, path).and_then(|value| self.acceptable_hour(value, now));
+                Part::Time(..) => {
+                    let hour = found.and_then(|value| self.acceptable_hour(value, now));
                     by_kafka_time |= hour.is_none();
                     key.extend_from_slice(&hour.unwrap_or(kafka_time.div_euclid(HOUR_MS)).to_be_bytes());
                 }

@@ -102,9 +102,17 @@ impl DateFormats {
         }
     }
 
+    /// Whether what [`is_plain`] knows fits by the first format.
+    fn takes_plain(&self) -> bool {
+        matches!(self.0.first(), Some(Format::Iso(Iso { to: 7, zone: Zone::Optional | Zone::Mandatory, .. })))
+    }
+
     pub(in crate::map) fn check(&self, value: Value<'_, '_>, is_nanos: bool) -> Fit {
         if !matches!(value.kind(), Kind::String | Kind::Number) {
             return Fit::Refused(Misfit::NotADate);
+        }
+        if value.raw().len() == PLAIN.len() + 2 && self.takes_plain() && is_plain(&value.raw().as_bytes()[1..]) {
+            return Fit::Fits;
         }
         match self.parse_text(&text_of(value)) {
             ParsedDate::At(moment) => judge(moment, is_nanos),
@@ -112,6 +120,21 @@ impl DateFormats {
             ParsedDate::Unsure => Fit::Unsure,
         }
     }
+}
+
+/// The form of most times in logs.
+const PLAIN: &[u8; 24] = b"2026-11-23T06:30:17.123Z";
+
+/// Whether `text` begins as [`PLAIN`], with each part in its range: a moment of the years 1970 to 2199, on a day that each month has.
+fn is_plain(text: &[u8]) -> bool {
+    let Some(text) = text.first_chunk::<{ PLAIN.len() }>() else { return false };
+    let is_shaped = text.iter().zip(PLAIN).fold(true, |is_shaped, (byte, plain)| {
+        is_shaped & if plain.is_ascii_digit() { byte.is_ascii_digit() } else { byte == plain }
+    });
+    let two = |at: usize| text[at].wrapping_sub(b'0').wrapping_mul(10).wrapping_add(text[at + 1].wrapping_sub(b'0'));
+    let is_year = matches!((two(0), two(2)), (19, 70..) | (20..=21, _));
+    let is_time = (two(11) < 24) & (two(14) < 60) & (two(17) < 60);
+    is_shaped && is_year && (1..=12).contains(&two(5)) && (1..=28).contains(&two(8)) && is_time
 }
 
 /// What `i64` nanoseconds from 1970 reach: 2262-04-11T23:47:16.854775807Z.

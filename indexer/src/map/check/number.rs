@@ -85,7 +85,11 @@ fn is_integer(raw: &str) -> bool {
 }
 
 fn token(raw: &str, number: NumberType, coerce: bool) -> Fit {
-    let Some((min, max)) = number.integer_range() else { return finite(raw.parse().ok(), number) };
+    let Some((min, max)) = number.integer_range() else {
+        // Without an exponent, so few digits are finite: the largest `float` has 39.
+        let is_finite = number != NumberType::HalfFloat && raw.len() <= 38 && !raw.contains(['e', 'E']);
+        return if is_finite { Fit::Fits } else { finite(raw.parse().ok(), number) };
+    };
     if is_integer(raw) {
         let fits = raw.parse::<i64>().is_ok_and(|n| (min..=max).contains(&n));
         return if fits { Fit::Fits } else { Fit::Refused(Misfit::OutOfRange) };

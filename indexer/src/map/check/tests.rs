@@ -1,8 +1,9 @@
 //! Answers of Elasticsearch 8.19.7 for single values.
 
 use millrace_common::json::Parser;
+use proptest::prelude::*;
 
-use super::date::DateFormats;
+use super::date::{DateFormats, ParsedDate};
 use super::number::{self, NumberType};
 use super::*;
 use crate::map::server::Behaviour;
@@ -102,6 +103,40 @@ fn dates_of_the_default_format() {
     // Elasticsearch takes these; they cannot be meant.
     for value in ["1604948142953141464", r#""2300-01-01""#, r#""1960-01-01""#] {
         assert_eq!(with(value, date), Fit::Implausible(Misfit::DateOutOfRange), "{value}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn times_of_the_usual_form_are_judged_as_any_other(
+        parts in prop::array::uniform7(0..70_u32), year in 1960..2300_u32, at: prop::sample::Index, other in " \\PC|[0-9TZ:-]",
+    ) {
+        let [month, day, hour, minute, second, centiseconds, odd] = parts;
+        let (month, day) = (month % 14, day % 34);
+        let mut text = format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{centiseconds:02}0Z");
+        if odd < 20 {
+            let at = at.index(text.len());
+            text.replace_range(at..=at, &other);
+        }
+        let json = serde_json::to_string(&text).unwrap();
+        for format in [DateFormats::DEFAULT, DateFormats::DEFAULT_NANOS, "strict_date_time", "strict_date_hour", "epoch_millis"] {
+            let formats = DateFormats::parse(format, Behaviour::default());
+            let fits = with(&json, |value| formats.check(value, false) == Fit::Fits);
+            let last_nanos = i64::MAX / 1_000_000_000;
+            let expected = matches!(formats.parse_text(&text), ParsedDate::At(at) if (0..last_nanos).contains(&at.seconds));
+            prop_assert_eq!(fits, expected, "{} as {}", text, format);
+        }
+    }
+
+    #[test]
+    fn decimals_of_few_digits_are_finite(text in "-?(0|[1-9][0-9]{0,40})([.][0-9]{1,5})?([eE][0-9]{1,3})?") {
+        for (of, is_finite) in [
+            (NumberType::Double, text.parse::<f64>().unwrap().is_finite()),
+            (NumberType::Float, text.parse::<f64>().unwrap().abs() <= f64::from(f32::MAX)),
+        ] {
+            let fits = with(&text, |value| number(value, of, true) == Fit::Fits);
+            prop_assert_eq!(fits, is_finite, "{} as {:?}", text, of);
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
+use millrace_common::json::{Kind, Value};
+
 use super::dynamic::DynamicTemplate;
 use crate::map::check::MAX_TERM_BYTES;
 use crate::map::check::date::DateFormats;
@@ -84,6 +86,14 @@ pub(in crate::map) struct Field {
     pub copy_to: Vec<String>,
     /// Strings of at most so many bytes as written, quotes included, fit and go nowhere else.
     pub plain_bytes: usize,
+}
+
+impl Field {
+    /// Whether the value is a string that fits, whatever it says, and goes nowhere else.
+    #[inline]
+    pub fn takes_plainly(&self, value: Value<'_, '_>) -> bool {
+        value.kind() == Kind::String && value.span().len() <= self.plain_bytes
+    }
 }
 
 #[derive(Debug)]
