@@ -3,6 +3,7 @@
 //! Such an event belongs to the file where it ends. The decision is durable before the event's record is produced, and the
 //! file before is finished with the record's acknowledgement, both in one checkpoint.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use millrace_common::record::SourceId;
@@ -28,8 +29,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Only what scans saw counts. Of several new files in a folder nobody knows which came first, so that none goes on.
     pub(super) fn find_predecessors(&mut self, found: &[usize]) {
         let folder = |slot: usize| self.sources[slot].as_ref().and_then(|source| source.path.parent());
-        let is_alone = |slot: &usize| found.iter().filter(|other| folder(**other) == folder(*slot)).count() == 1;
-        let alone: Vec<_> = found.iter().copied().filter(is_alone).collect();
+        let mut num_new: HashMap<_, usize> = HashMap::new();
+        for &slot in found {
+            *num_new.entry(folder(slot)).or_default() += 1;
+        }
+        let alone: Vec<_> = found.iter().copied().filter(|&slot| num_new[&folder(slot)] == 1).collect();
         for slot in alone {
             self.find_predecessor(slot);
         }

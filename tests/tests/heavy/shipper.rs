@@ -88,6 +88,9 @@ fn t35_twenty_thousand_files_with_256_descriptors() -> Result<()> {
         check_open(&shipper)?;
         Ok(rig.num_records()? >= FILES)
     })?;
+    let cpu = shipper.cpu_time().context("it runs")?;
+    println!("{cpu:?} of CPU for the first lines");
+    assert!(cpu < Duration::from_secs(20), "{cpu:?} of CPU for the first lines");
     let saved = fs::metadata(rig.dir.join("state/checkpoint"))?.modified()?;
     for file in (0..FILES).step_by(400) {
         let name = format!("{file}.log");
