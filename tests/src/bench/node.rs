@@ -12,7 +12,7 @@ use super::out::{self, PATIENCE, fill};
 use super::report::{Report, Row};
 use crate::elasticsearch::{self, Elasticsearch};
 use crate::kafka::Kafka;
-use crate::process::cpu_time;
+use crate::process::group_cpu_time;
 use crate::{http, scratch};
 
 const TOPIC: &str = "bench-node";
@@ -74,7 +74,7 @@ fn bodies(kafka: &Kafka) -> Result<Vec<String>> {
 /// Sends all bodies. What it took is the node's CPU.
 fn send(node: &Elasticsearch, bodies: &[String], num: u64) -> Result<Usage> {
     let pid = node.pid().context("the node runs")?;
-    let before = cpu_time(pid).context("its CPU time")?;
+    let before = group_cpu_time(pid);
     let next = AtomicUsize::new(0);
     let url = format!("{}/_bulk?filter_path=errors,items.*._id,items.*.status", node.url());
     let wall = thread::scope(|scope| {
@@ -92,7 +92,7 @@ fn send(node: &Elasticsearch, bodies: &[String], num: u64) -> Result<Usage> {
         }
         wall
     })?;
-    let cpu = cpu_time(pid).context("its CPU time")? - before;
+    let cpu = group_cpu_time(pid) - before;
     Ok(Usage { wall, cpu, peak_rss_bytes: 0 })
 }
 

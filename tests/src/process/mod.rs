@@ -135,10 +135,7 @@ impl Process {
 
     /// Resident memory in bytes of the process and all it has started, now.
     pub fn group_rss_bytes(&self) -> u64 {
-        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let members = pids.filter(|pid| process_group(*pid) == Some(self.pid()));
-        members.filter_map(|pid| status_kib(pid, "VmRSS:")).sum::<u64>() * 1024
+        members(self.pid()).filter_map(|pid| status_kib(pid, "VmRSS:")).sum::<u64>() * 1024
     }
 
     /// CPU time used so far by all its threads, user and system.
@@ -162,6 +159,17 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     // USER_HZ, 100 on every Linux that Rust's standard library supports.
     Some(Duration::from_millis(ticks * 10))
+}
+
+/// The CPU time of all processes of a group that are running.
+pub fn group_cpu_time(group: u32) -> Duration {
+    members(group).filter_map(cpu_time).sum()
+}
+
+fn members(group: u32) -> impl Iterator<Item = u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(move |pid| process_group(*pid) == Some(group))
 }
 
 impl Drop for Process {
