@@ -1,3 +1,4 @@
+use super::text::plain_prefix;
 use super::*;
 use proptest::prelude::*;
 
