@@ -84,7 +84,8 @@ impl Signals {
             self.asked.reload.store(true, Ordering::Relaxed);
         } else if self.asked.drain.swap(true, Ordering::Relaxed) {
             tracing::warn!("second signal, leaving at once");
-            // No destructor may run: a client's could wait for a broker that does not answer.
+            // No destructor may run: a client's could wait for a broker that does not answer. Nor is output flushed, as it is by
+            // `Exit::leave`: another thread may hold it and wait for its reader.
             low_level::exit(i32::from(Exit::Unacknowledged.code()));
         } else {
             tracing::info!(signal = low_level::signal_name(signal), "draining, a second signal leaves at once");

@@ -120,6 +120,7 @@ struct Rehearsal<'c> {
     /// By the number of the index name; `Err`: why there is no plan.
     plans: Vec<Result<(Plan, State), String>>,
     parser: Parser,
+    identifier: Identifier,
 }
 
 impl<'c> Rehearsal<'c> {
@@ -127,7 +128,9 @@ impl<'c> Rehearsal<'c> {
         let topic = config.kafka.topics.first().filter(|topic| *topic != "unused").map_or("sample", String::as_str);
         let rule = &config.rules[config.rule_for(topic).unwrap_or(0)];
         let router = Router::new(RouterOptions::of(rule));
-        Self { config, rule, topic: topic.to_owned(), server, router, plans: Vec::new(), parser: Parser::default() }
+        let (topic, plans) = (topic.to_owned(), Vec::new());
+        let (parser, identifier) = (Parser::default(), Identifier::default());
+        Self { config, rule, topic, server, router, plans, parser, identifier }
     }
 
     fn take(&mut self, line: usize, value: &[u8], now_ms: i64) -> Outcome {
@@ -143,14 +146,14 @@ impl<'c> Rehearsal<'c> {
             id_header: None,
         };
         let mut parser = std::mem::take(&mut self.parser);
-        let (mut identifier, mut id) = (Identifier::default(), Vec::new());
+        let mut id = Vec::new();
         let mut outcome = match parser.parse(value) {
             Err(error) => {
-                identifier.identify(&record, None, &mut id);
+                self.identifier.identify(&record, None, &mut id);
                 rejected(decode::not_json(&error))
             }
             Ok(document) => {
-                identifier.identify(&record, Some(document), &mut id);
+                self.identifier.identify(&record, Some(document), &mut id);
                 self.document(document, now_ms).unwrap_or_else(rejected)
             }
         };

@@ -160,10 +160,7 @@ impl IndexerRig {
             .filter(|n| seen.get(n).copied().unwrap_or(0) != usize::from(!in_letters.contains(n)))
             .collect();
         ensure!(wrong.is_empty(), "{} records not exactly once: {:?}", wrong.len(), &wrong[..wrong.len().min(10)]);
-        let mut indexer = self.indexer.take().context("the indexer was not started")?;
-        let code = indexer.terminate(Duration::from_secs(30))?;
-        ensure!(code == 0, "exit code {code}\n{}", indexer.log_tail());
-        Ok(())
+        self.indexer.take().context("the indexer was not started")?.stop_within(Duration::from_secs(30))
     }
 }
 

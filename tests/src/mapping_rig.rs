@@ -274,10 +274,7 @@ impl MappingRig {
         let refused = self.metric("indexer_bulk_requests_total", &["code=\"4"])?;
         let retried = self.metric("indexer_item_retries_total", &[])?;
         ensure!((refused, retried) == (0.0, 0.0), "{refused} requests refused, {retried} items sent again");
-        let mut indexer = self.indexer.take().context("the indexer was not started")?;
-        let code = indexer.terminate(LIMIT)?;
-        ensure!(code == 0, "exit code {code}\n{}", indexer.log_tail());
-        Ok(())
+        self.indexer.take().context("the indexer was not started")?.stop_within(LIMIT)
     }
 }
 

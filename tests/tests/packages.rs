@@ -172,8 +172,7 @@ fn ship(debian: &Debian, node: &Elasticsearch, num: usize) -> Result<()> {
     done.with_context(|| running.iter().map(Process::log_tail).collect::<String>())?;
     assert_eq!(node.count(INDICES)?, num as u64);
     for mut process in running {
-        let code = process.terminate(LIMIT)?;
-        ensure!(code == 0, "{code}: {}", process.log_tail());
+        process.stop_within(LIMIT)?;
     }
     Ok(())
 }

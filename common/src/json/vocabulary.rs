@@ -32,8 +32,8 @@ impl NameId {
 /// Quotes and colon included.
 const MOST_BYTES: usize = 32;
 const MOST_WORDS: usize = 256;
-/// Once there is no room, every so manyth unknown name takes the place of the one learned first: names that never come again
-/// are not worth more.
+/// Once there is no room, one of so many unknown names takes the place of the one learned first: names that never come again are
+/// not worth more.
 const REPLACE_EVERY: u32 = 16;
 
 type Bytes = [u64; MOST_BYTES / 8];

@@ -180,6 +180,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         let ordered = self.ordered(place);
         for (num_before, (key, value)) in object.members().enumerate() {
             let expected = ordered.and_then(|object| self.orders.as_mut()?.expected(object, &mut next, key));
+            // Nearly all members: nothing is made for them that only a finding needs.
             if let Some(Some(Child::Field(id))) = expected
                 && seen.is_none()
                 && place.model.field(id).takes_plainly(value)

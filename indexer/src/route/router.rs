@@ -58,8 +58,8 @@ pub struct Destination {
 /// The names of one rule. Remembers them, so that a known combination of fields costs one look-up.
 pub struct Router {
     options: RouterOptions,
-    /// For each part of the pattern, empty for text.
-    paths: Vec<Option<FieldPath>>,
+    /// What the pattern's fields and times are read from, in order, and whether it is a time.
+    sources: Vec<(FieldPath, bool)>,
     names: Vec<Arc<str>>,
     by_name: HashMap<Arc<str>, u32>,
     by_fields: HashMap<Box<[u8]>, u32, Xxh3DefaultBuilder>,
@@ -80,12 +80,13 @@ struct Hour {
 
 impl Router {
     pub fn new(options: RouterOptions) -> Self {
-        let path = |part: &Part| match part {
+        let source = |part: &Part| match part {
             Part::Text(_) => None,
-            Part::Field(path) | Part::Time(path, _) => Some(FieldPath::new(path)),
+            Part::Field(path) => Some((FieldPath::new(path), false)),
+            Part::Time(path, _) => Some((FieldPath::new(path), true)),
         };
         Self {
-            paths: options.pattern.parts.iter().map(path).collect(),
+            sources: options.pattern.parts.iter().filter_map(source).collect(),
             options,
             names: Vec::new(),
             by_name: HashMap::new(),
@@ -122,20 +123,16 @@ impl Router {
         let mut key = std::mem::take(&mut self.fields);
         key.clear();
         let mut by_kafka_time = false;
-        for at in 0..self.paths.len() {
-            let Some(path) = &mut self.paths[at] else { continue };
+        for at in 0..self.sources.len() {
+            let (path, is_time) = &mut self.sources[at];
             let found = path.find(document);
-            match &self.options.pattern.parts[at] {
-                Part::Text(_) => {}
-                Part::Field(_) => {
-                    key.extend_from_slice(found.map_or("", Value::raw).as_bytes());
-                    key.push(b'\n');
-                }
-                Part::Time(..) => {
-                    let hour = found.and_then(|value| self.acceptable_hour(value, now));
-                    by_kafka_time |= hour.is_none();
-                    key.extend_from_slice(&hour.unwrap_or(kafka_time.div_euclid(HOUR_MS)).to_be_bytes());
-                }
+            if *is_time {
+                let hour = found.and_then(|value| self.acceptable_hour(value, now));
+                by_kafka_time |= hour.is_none();
+                key.extend_from_slice(&hour.unwrap_or(kafka_time.div_euclid(HOUR_MS)).to_be_bytes());
+            } else {
+                key.extend_from_slice(found.map_or("", Value::raw).as_bytes());
+                key.push(b'\n');
             }
         }
         let known = self.by_fields.get(key.as_slice()).copied();

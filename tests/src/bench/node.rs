@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use rdkafka::Message as _;
 
 use super::Plan;
 use super::measure::Usage;
@@ -12,15 +13,13 @@ use super::out::{self, PATIENCE, fill};
 use super::report::{Report, Row};
 use crate::elasticsearch::{self, Elasticsearch};
 use crate::kafka::Kafka;
-use crate::process::group_cpu_time;
-use crate::{http, scratch};
+use crate::{http, scratch, wait};
 
 const TOPIC: &str = "bench-node";
 /// Of one body, as many as the indexer puts into one by default.
 const DOCUMENTS: usize = 5000;
 /// Bodies on their way at a time: more than a node of two cores works on.
 const CONNECTIONS: usize = 4;
-const SAMPLE: Duration = Duration::from_millis(50);
 
 pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result<()> {
     if !plan.wants("indexer on a node") {
@@ -37,13 +36,13 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     node.call("PUT", "/_index_template/bench", Some(&out::template()))?;
     let (mut finished, mut indexed) = (Vec::new(), Vec::new());
     for run in 0..=plan.num_runs {
-        let bodies = send(&node, &bodies, num)?;
+        let sent = send(&node, &bodies, num)?;
         clear(&node, num)?;
         let index = out::index(kafka, &dir, TOPIC, node.url().to_owned(), &format!("node-{run}"), || took(&node, num))?;
         clear(&node, num)?;
         // The first compiles the node.
         if run > 0 {
-            finished.push(bodies);
+            finished.push(sent);
             indexed.push(index);
         }
     }
@@ -58,7 +57,6 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
 fn bodies(kafka: &Kafka) -> Result<Vec<String>> {
     let (mut bodies, mut body, mut num) = (Vec::new(), String::new(), 0);
     kafka.for_each_record(TOPIC, |record| {
-        use rdkafka::Message as _;
         let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let (id, document) = (text(record.key()), text(record.payload()));
         body += &format!("{{\"create\":{{\"_index\":\"bench-logs\",\"_id\":\"{id}\"}}}}\n{document}\n");
@@ -71,10 +69,10 @@ fn bodies(kafka: &Kafka) -> Result<Vec<String>> {
     Ok(bodies)
 }
 
-/// Sends all bodies. What it took is the node's CPU.
+/// Sends all bodies. What it took is the node's.
 fn send(node: &Elasticsearch, bodies: &[String], num: u64) -> Result<Usage> {
-    let pid = node.pid().context("the node runs")?;
-    let before = group_cpu_time(pid);
+    let cpu_so_far = || node.with_process(|process| process.group_cpu_time());
+    let before = cpu_so_far()?;
     let next = AtomicUsize::new(0);
     let url = format!("{}/_bulk?filter_path=errors,items.*._id,items.*.status", node.url());
     let wall = thread::scope(|scope| {
@@ -92,25 +90,17 @@ fn send(node: &Elasticsearch, bodies: &[String], num: u64) -> Result<Usage> {
         }
         wall
     })?;
-    let cpu = group_cpu_time(pid) - before;
-    Ok(Usage { wall, cpu, peak_rss_bytes: 0 })
+    let peak_rss_bytes = node.with_process(|process| process.group_rss_bytes())?;
+    Ok(Usage { wall, cpu: cpu_so_far()? - before, peak_rss_bytes })
 }
 
 /// What all documents would take at the rate from the first look at which some are there to the last, as the node counts.
 fn took(node: &Elasticsearch, num: u64) -> Result<Duration> {
-    let (started, mut first) = (Instant::now(), None);
-    loop {
-        let count = indexed(node)?;
-        let now = Instant::now();
-        match first {
-            None if count > 0 => first = Some((now, count)),
-            Some((since, before)) if count >= num => {
-                return Ok(now.duration_since(since).mul_f64(num as f64 / (num - before).max(1) as f64));
-            }
-            _ => ensure!(now.duration_since(started) < PATIENCE, "only {count} of {num} documents came"),
-        }
-        thread::sleep(SAMPLE);
-    }
+    let (since, before) = wait::until("the first document", PATIENCE, || {
+        Ok(Some(indexed(node)?).filter(|count| *count > 0).map(|count| (Instant::now(), count)))
+    })?;
+    wait::until_true("all documents", PATIENCE, || Ok(indexed(node)? >= num))?;
+    Ok(since.elapsed().mul_f64(num as f64 / (num - before).max(1) as f64))
 }
 
 fn indexed(node: &Elasticsearch) -> Result<u64> {

@@ -99,7 +99,7 @@ pub fn template() -> Value {
     })
 }
 
-/// From the start of an indexer to its end, once `all_came` and is committed. That tells the time it took.
+/// Runs an indexer until `all_came` returns, with the time that its documents took, and all is committed.
 pub(super) fn index(
     kafka: &Kafka,
     dir: &Path,

@@ -19,7 +19,7 @@ pub(super) const FORMATS: &[(&str, &[&str])] = &[
     ("dd/MMM/yyyy:HH:mm:ss Z", &["01/Jan/2020:10:00:00 +0000", "29/Feb/2020:23:59:59 -0330"]),
     ("strict_date_time", &["2020-01-01T10:00:00.123Z"]),
     ("date_time", &["2020-01-01T10:00:00.123Z"]),
-    // XXX: an offset with a colon, or Z (java.time.format.DateTimeFormatter).
+    // Three times X in a pattern is an offset with a colon, or Z (java.time.format.DateTimeFormatter).
     ("yyyy-MM-dd'T'HH:mm:ss.SSSXXX||epoch_millis", &["2020-01-01T10:00:00.123+01:00", "1604948142953"]),
     ("strict_date_time_no_millis", &["2020-01-01T10:00:00Z"]),
     ("date_time_no_millis", &["2020-01-01T10:00:00Z"]),

@@ -95,6 +95,17 @@ impl Process {
         self.wait(limit)
     }
 
+    /// Stops it by SIGTERM.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::terminate`], or with the end of its log if it does not end with code 0.
+    pub fn stop_within(&mut self, limit: Duration) -> Result<()> {
+        let code = self.terminate(limit)?;
+        ensure!(code == 0, "{} ended with {code}: {}", self.name, self.log_tail());
+        Ok(())
+    }
+
     /// Waits for its end and returns the exit code, or 128 + the signal that ended it.
     ///
     /// # Errors
@@ -138,6 +149,11 @@ impl Process {
         members(self.pid()).filter_map(|pid| status_kib(pid, "VmRSS:")).sum::<u64>() * 1024
     }
 
+    /// CPU time used so far by the process and all it has started, as far as they run, user and system.
+    pub fn group_cpu_time(&self) -> Duration {
+        members(self.pid()).filter_map(cpu_time).sum()
+    }
+
     /// CPU time used so far by all its threads, user and system.
     pub fn cpu_time(&self) -> Option<Duration> {
         cpu_time(self.pid())
@@ -159,11 +175,6 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     // USER_HZ, 100 on every Linux that Rust's standard library supports.
     Some(Duration::from_millis(ticks * 10))
-}
-
-/// The CPU time of all processes of a group that are running.
-pub fn group_cpu_time(group: u32) -> Duration {
-    members(group).filter_map(cpu_time).sum()
 }
 
 fn members(group: u32) -> impl Iterator<Item = u32> {

@@ -196,8 +196,7 @@ impl Cluster {
             writer.join().map_err(|_| anyhow::anyhow!("the applications panicked"))??;
         }
         for process in self.hosts.iter_mut().map(|host| &mut host.shipper).chain(&mut self.indexers) {
-            let code = process.terminate(STOP_LIMIT)?;
-            anyhow::ensure!(code == 0, "{} ended with {code}: {}", process.name(), process.log_tail());
+            process.stop_within(STOP_LIMIT)?;
         }
         Ok(())
     }

@@ -231,9 +231,7 @@ impl Ours {
         };
         let peak = self.process.peak_rss_bytes().context("it runs")? >> 20;
         ensure!(peak < number("mem_limit", 'm')?, "{} took {peak} MiB", self.name);
-        let code = self.process.terminate(Duration::from_secs(number("stop_grace_period", 's')?))?;
-        ensure!(code == 0, "{} ended with {code}: {}", self.name, self.process.log_tail());
-        Ok(())
+        self.process.stop_within(Duration::from_secs(number("stop_grace_period", 's')?))
     }
 }
 

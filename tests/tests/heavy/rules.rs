@@ -62,9 +62,7 @@ impl Side {
     }
 
     fn stop(&mut self) -> Result<()> {
-        let code = self.lanes.rig.indexer.take().context("it runs")?.terminate(LIMIT)?;
-        ensure!(code == 0, "exit code {code}");
-        Ok(())
+        self.lanes.rig.indexer.take().context("it runs")?.stop_within(LIMIT)
     }
 
     /// Starts it before a backlog, dealt out evenly, and stops it at the end.

@@ -175,7 +175,7 @@ fn java_patterns_and_named_formats() {
         &["23/Nov/2026:06:30:17 +0000"],
         &["23/nov/2026:06:30:17 +0000", "23/Nov/2026:06:30:17"],
     );
-    // XXX: an offset with a colon, or Z (java.time.format.DateTimeFormatter).
+    // Three times X in a pattern is an offset with a colon, or Z (java.time.format.DateTimeFormatter).
     check(
         "yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
         &["2026-11-23T06:30:17.123Z", "2026-11-23T06:30:17.123+01:00"],
