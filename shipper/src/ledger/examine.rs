@@ -15,6 +15,7 @@ struct State {
     seen: HashMap<SourceId, Seen>,
     /// The path whose examination is under way.
     current: Option<PathBuf>,
+    num_changes: u64,
 }
 
 /// Files are never opened here, nor read.
@@ -41,6 +42,11 @@ impl Examiner {
         let _ = self.requests.try_send(paths);
     }
 
+    /// Grows whenever [`Self::look`] shows something else than before.
+    pub fn num_changes(&self) -> u64 {
+        lock(&self.state).num_changes
+    }
+
     /// Shows what was found last of each, and the path whose examination has not returned.
     pub fn look<T>(&self, show: impl FnOnce(&HashMap<SourceId, Seen>, Option<PathBuf>) -> T) -> T {
         let state = lock(&self.state);
@@ -56,18 +62,26 @@ fn examine_all(inbox: &Receiver<Vec<(SourceId, PathBuf)>>, state: &Mutex<State>)
     while let Ok(paths) = inbox.recv() {
         let mut seen = HashMap::with_capacity(paths.len());
         for (id, path) in paths {
-            lock(state).current = Some(path.clone());
+            {
+                let mut state = lock(state);
+                state.current = Some(path.clone());
+                state.num_changes += 1;
+            }
             // A path without a file is no stall: the file was deleted or renamed, and its descriptor is read on.
-            if let Some(found) = examine(&path) {
+            let found = examine(&path);
+            let mut state = lock(state);
+            state.num_changes += 1;
+            if let Some(found) = found {
                 seen.insert(id, found);
-                lock(state).seen.insert(id, found);
+                state.seen.insert(id, found);
             } else {
-                lock(state).seen.remove(&id);
+                state.seen.remove(&id);
             }
         }
         let mut state = lock(state);
         state.current = None;
         state.seen = seen;
+        state.num_changes += 1;
     }
 }
 

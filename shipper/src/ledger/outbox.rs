@@ -55,15 +55,17 @@ pub struct Outbox {
     entries: BTreeMap<SourceId, Entry>,
     /// Sources with something to say of which nothing is under way.
     due: BTreeSet<SourceId>,
+    num_changes: u64,
 }
 
 impl Outbox {
     /// Without a ledger (`is_on: false`) nothing is ever due, and every source counts as announced.
     pub fn new(is_on: bool) -> Self {
-        Self { is_on, entries: BTreeMap::new(), due: BTreeSet::new() }
+        Self { is_on, entries: BTreeMap::new(), due: BTreeSet::new(), num_changes: 0 }
     }
 
     pub fn tell(&mut self, id: SourceId, row: &SourceRow, is_held: bool) {
+        self.num_changes += 1;
         let entry = self.entries.entry(id).or_default();
         let progress = Progress { size: row.size, read: row.read, is_held };
         entry.watched = (row.state == SourceState::Active).then(|| Watched {
@@ -82,6 +84,7 @@ impl Outbox {
 
     pub fn note(&mut self, id: SourceId, progress: Progress) {
         if let Some(watched) = self.entries.get_mut(&id).and_then(|entry| entry.watched.as_mut()) {
+            self.num_changes += 1;
             watched.progress = progress;
         }
     }
@@ -137,6 +140,11 @@ impl Outbox {
     /// Whether all that was told is acknowledged.
     pub fn is_heard(&self) -> bool {
         self.due.is_empty() && self.entries.values().all(|entry| !entry.is_under_way)
+    }
+
+    /// Grows whenever [`Self::watched`] says something else than before.
+    pub fn num_changes(&self) -> u64 {
+        self.num_changes
     }
 
     pub fn watched(&self) -> impl Iterator<Item = (SourceId, &Watched)> {

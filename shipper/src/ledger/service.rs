@@ -57,6 +57,8 @@ struct Service {
     attempt_at: Duration,
     fault: Option<String>,
     judge: Judge,
+    /// What there was to judge when that was done last: of the outbox, and of the examiner.
+    judged: (u64, u64),
     examiner: Examiner,
     examined_at: Option<Duration>,
     stalled: Vec<Stalled>,
@@ -77,6 +79,7 @@ pub fn start(settings: Settings, desk: Arc<Desk>, wake: impl Fn() + Send + 'stat
     let clock = Clock::start();
     let service = Service {
         judge: Judge::new(settings.patience()),
+        judged: (0, 0),
         examiner: Examiner::start()?,
         finished: Finished::load(settings.data_dir.join("finished"), &settings.finished),
         settings,
@@ -130,7 +133,7 @@ impl Service {
         }
     }
 
-    /// Judges what stands still.
+    /// Judges what stands still, and whether the tailing thread does.
     fn look(&mut self, now: Now) {
         let every = self.settings.heartbeat / 2;
         if self.examined_at.is_none_or(|at| now.mono >= at + every) {
@@ -138,6 +141,16 @@ impl Service {
             self.examiner.ask(paths);
             self.examined_at = Some(now.mono);
         }
+        let turn = self.desk.whole().turn;
+        if self.turned.1 != turn {
+            self.turned = (now.mono, turn);
+        }
+        // Thousands of files that rest cost nothing.
+        let news = (self.desk.outbox().num_changes(), self.examiner.num_changes());
+        if news == self.judged && self.judge.is_at_rest() {
+            return;
+        }
+        self.judged = news;
         let report = self.examiner.look(|seen, examined| {
             let outbox = self.desk.outbox();
             self.judge.judge(now.mono, now.wall_ms, outbox.watched(), seen, examined)
@@ -150,10 +163,6 @@ impl Service {
         }
         self.stalled.clone_from(&report.stalled);
         self.desk.set_report(report);
-        let turn = self.desk.whole().turn;
-        if self.turned.1 != turn {
-            self.turned = (now.mono, turn);
-        }
     }
 
     /// Says what is due. Returns whether something was sent or acknowledged.

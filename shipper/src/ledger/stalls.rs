@@ -3,6 +3,7 @@
 //! The reading thread may hang in the kernel, so what it says of itself is not enough: sizes come from another thread, and a
 //! file whose bytes wait while its position does not move is stalled, whatever the reason.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub struct Behind {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     pub stalled: Vec<Stalled>,
+    /// Those with files that are not read to their end.
     pub inputs: BTreeMap<String, Behind>,
     /// Of `stalled`, those that are news.
     pub begun: Vec<Stalled>,
@@ -73,22 +75,23 @@ impl Judge {
         examined: Option<PathBuf>,
     ) -> Report {
         let watched: Vec<_> = watched.collect();
-        let known: HashSet<_> = watched.iter().map(|(_, file)| (file.inode, file.birth_time_ns)).collect();
+        let known: LazyCell<HashSet<_>, _> =
+            LazyCell::new(|| watched.iter().map(|(_, file)| (file.inode, file.birth_time_ns)).collect());
         let mut report = Report::default();
         let mut before = std::mem::take(&mut self.marks);
-        for (id, file) in watched {
-            let behind = report.inputs.entry(file.input.clone()).or_default();
+        for &(id, file) in &watched {
             let found = seen.get(&id);
             let is_same = |found: &&Seen| (found.inode, found.birth_time_ns) == (file.inode, file.birth_time_ns);
             let size = found.filter(is_same).map_or(file.progress.size, |found| found.size.max(file.progress.size));
             let unread = size.saturating_sub(file.progress.read);
-            behind.unread_bytes += unread;
             // Where the other file is tailed too, this one was renamed and the next scan tells so.
             let is_replaced =
                 found.is_some_and(|found| !is_same(&found) && !known.contains(&(found.inode, found.birth_time_ns)));
             if unread == 0 && !is_replaced {
                 continue;
             }
+            let behind = report.inputs.entry(file.input.clone()).or_default();
+            behind.unread_bytes += unread;
             let last = before.remove(&id);
             let has_moved = |mark: &Mark| mark.read != file.progress.read || mark.path != file.path;
             if let Some(mark) = last.as_ref().filter(|mark| mark.is_told && has_moved(mark)) {
@@ -129,6 +132,11 @@ impl Judge {
         report.ended.extend(before.into_values().filter(|mark| mark.is_told).map(|mark| mark.path));
         self.judge_examination(now, wall_ms, examined, &mut report);
         report
+    }
+
+    /// Whether all files were read and every path was examined. Only news can then change what is judged, no time that passes.
+    pub fn is_at_rest(&self) -> bool {
+        self.marks.is_empty() && self.examined.is_none()
     }
 
     /// A path that cannot even be examined lies on a file system that hangs.
@@ -198,6 +206,20 @@ mod tests {
         }
         let report = judge(&mut judged, 41, &[(file(1, 11, 200, false), (1, 200)), quiet]);
         assert_eq!((report.stalled.len(), report.ended), (0, vec!["/1.log".into()]));
+    }
+
+    #[test]
+    fn time_alone_changes_nothing_once_all_is_read_and_examined() {
+        let mut judged = Judge::new(PATIENCE);
+        assert!(judged.is_at_rest());
+        judge(&mut judged, 0, &[(file(1, 10, 10, true), (1, 100))]);
+        assert!(!judged.is_at_rest());
+        judge(&mut judged, 1, &[(file(1, 100, 100, false), (3, 100))]);
+        assert!(!judged.is_at_rest(), "the path is another file");
+        judge(&mut judged, 2, &[(file(1, 100, 100, false), (1, 100))]);
+        assert!(judged.is_at_rest());
+        judged.judge(PATIENCE, 0, std::iter::empty(), &HashMap::new(), Some("/hung".into()));
+        assert!(!judged.is_at_rest());
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tracing::{error, info};
 
-use super::source::Source;
 use super::stats::{Gauges, TopicGauges};
 use super::tally::Tally;
 use super::{Now, Tailer};
@@ -56,35 +55,37 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     pub fn gauges(&self, now: Now) -> Gauges {
-        let sources = || self.rows();
         let topics: Vec<_> = self.topics.indices().map(|topic| self.topic_gauges(topic)).collect();
+        let (mut sources, mut pending_events, mut is_any_retried) = (0, 0, false);
+        let mut unread = vec![0; self.settings.inputs.len()];
+        for source in self.rows() {
+            sources += 1;
+            pending_events += source.tally.num_pending();
+            is_any_retried |= source.retry_at.is_some();
+            unread[source.input] += source.unread();
+        }
         let is_any = |reason| topics.iter().any(|topic| topic.blocked.contains(&reason));
         let checks = [
             ("topic_unknown", is_any("topic_unknown")),
             ("unacknowledged", is_any("unacknowledged")),
-            ("delivery_failed", is_any("delivery_failed") || sources().any(|s| s.retry_at.is_some())),
+            ("delivery_failed", is_any("delivery_failed") || is_any_retried),
             ("checkpoint", !self.store.is_ready() && now.mono > self.saved_at + Duration::from_secs(5)),
             ("unreadable", !self.unreadable.is_empty()),
         ];
-        let mut unread_by_input: BTreeMap<_, _> =
-            self.settings.inputs.iter().map(|input| (input.id.clone(), 0)).collect();
-        for source in sources() {
-            *unread_by_input.entry(self.input_id(source.input).to_owned()).or_default() += source.unread();
-        }
         Gauges {
-            unread_bytes: sources().map(Source::unread).sum(),
+            unread_bytes: unread.iter().sum(),
             inflight_bytes: self.topics.inflight_bytes(),
             open_files: self.opened.len() as u64,
             unreadable_files: self.unreadable.len() as u64,
             unwatched_folders: 0,
             ignored_files: self.num_ignored,
-            sources: sources().count() as u64,
+            sources,
             oldest_unacked_seconds: self.topics.waited(now.mono).as_secs(),
             checkpoint_errors: self.store.num_failures(),
             blocked: reasons(checks),
-            pending_events: sources().map(|s| &s.tally).chain(self.inherited.values()).map(Tally::num_pending).sum(),
+            pending_events: pending_events + self.inherited.values().map(Tally::num_pending).sum::<u64>(),
             topics,
-            unread_by_input,
+            unread_by_input: self.settings.inputs.iter().map(|input| input.id.clone()).zip(unread).collect(),
         }
     }
 
