@@ -5,17 +5,21 @@
 //! spans. The parser is not recursive: depth is limited by [`Parser::with_max_depth`], never by the stack.
 
 mod scan;
+mod shapes;
 mod text;
 mod vocabulary;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 use self::scan::Scan;
+use self::shapes::Shapes;
 use self::text::unescape;
 use self::vocabulary::Vocabulary;
 
+pub use self::shapes::ShapeId;
 pub use self::text::{write_string, write_string_content};
 pub use self::vocabulary::NameId;
 
@@ -38,8 +42,8 @@ struct Node {
     next: u32,
     kind: Kind,
     has_escape: bool,
-    /// Of a member's name.
-    id: Option<NameId>,
+    /// The id of a member's name; of the first node, the shape of the text.
+    mark: Option<NonZeroU32>,
 }
 
 /// Why a text is not JSON, and where: `at` is a byte offset.
@@ -57,11 +61,12 @@ pub enum SyntaxError {
     TooLong,
 }
 
-/// Reusable parser: keeps its buffers between documents, and the names of their members.
+/// Reusable parser: keeps its buffers between documents, the names of their members and their shapes.
 pub struct Parser {
     nodes: Vec<Node>,
     open: Vec<u32>,
     vocabulary: Vocabulary,
+    shapes: Shapes,
     max_depth: usize,
 }
 
@@ -76,7 +81,8 @@ impl Parser {
     pub const DEFAULT_MAX_DEPTH: usize = 1_000;
 
     pub fn with_max_depth(max_depth: usize) -> Self {
-        Self { nodes: Vec::new(), open: Vec::new(), vocabulary: Vocabulary::default(), max_depth }
+        let (vocabulary, shapes) = (Vocabulary::default(), Shapes::default());
+        Self { nodes: Vec::new(), open: Vec::new(), vocabulary, shapes, max_depth }
     }
 
     /// Indexes `text`, which must be exactly one JSON value, white space around it allowed.
@@ -87,7 +93,9 @@ impl Parser {
         }
         self.nodes.clear();
         self.open.clear();
+        self.shapes.begin();
         Scan { text: text.as_bytes(), at: 0, parser: self }.document()?;
+        self.nodes[0].mark = self.shapes.finish().map(|shape| shape.0);
         Ok(Value { text, nodes: &self.nodes, index: 0 })
     }
 }
@@ -121,6 +129,28 @@ impl<'p, 't> Value<'p, 't> {
     #[inline]
     pub fn raw(self) -> &'t str {
         &self.text[self.span()]
+    }
+
+    /// The shape of a whole text, if it is one that the parser remembers.
+    #[inline]
+    pub fn shape(self) -> Option<ShapeId> {
+        if self.index == 0 { self.node().mark.map(ShapeId) } else { None }
+    }
+
+    /// Counts the values of the text, names included, from the first, which is 0.
+    #[inline]
+    pub fn number(self) -> u32 {
+        self.index
+    }
+
+    /// The value of that number in the same text.
+    ///
+    /// # Panics
+    /// There is none.
+    #[inline]
+    pub fn numbered(self, number: u32) -> Self {
+        assert!((number as usize) < self.nodes.len(), "the text has no value {number}");
+        Self { index: number, ..self }
     }
 
     /// The text that was parsed, of which this value is a part.
@@ -202,7 +232,7 @@ impl<'p, 't> Key<'p, 't> {
     /// What stands for the name as written, if it is one that the parser knows.
     #[inline]
     pub fn id(self) -> Option<NameId> {
-        self.0.node().id
+        self.0.node().mark.map(NameId)
     }
 
     /// Up to seven bytes of the name as written, and its length as far as it fits into a byte: equal for equal names. Names

@@ -1,7 +1,9 @@
 //! The validating pass over a text.
 
+use std::num::NonZeroU32;
+
+use super::shapes::Part;
 use super::text::plain_prefix;
-use super::vocabulary::NameId;
 use super::{Kind, Node, Parser, SyntaxError};
 
 /// A pass over a text, which notes its values in the parser.
@@ -37,6 +39,8 @@ impl Scan<'_, '_> {
             }
             if is_object {
                 self.key()?;
+            } else if !matches!(self.peek(), Some(b'{' | b'[')) {
+                self.parser.shapes.add(Part::Scalar);
             }
             self.value()?;
         }
@@ -50,7 +54,8 @@ impl Scan<'_, '_> {
         };
         let start = self.at;
         self.at += length - 1;
-        self.push(start, Kind::String, false, Some(id));
+        self.push(start, Kind::String, false, Some(id.0));
+        self.parser.shapes.add_name(id);
         self.at += 1;
         self.skip_space();
         Ok(())
@@ -70,11 +75,15 @@ impl Scan<'_, '_> {
         }
         let is_close = self.at == end;
         self.at += 1;
-        if let Some(node) = self.parser.nodes.last_mut()
-            && is_close
-            && !node.has_escape
-        {
-            node.id = self.parser.vocabulary.learn(&self.text[start..self.at]);
+        let node = self.parser.nodes.last_mut();
+        let learned = node.filter(|node| is_close && !node.has_escape).and_then(|node| {
+            let id = self.parser.vocabulary.learn(&self.text[start..self.at])?;
+            node.mark = Some(id.0);
+            Some(id)
+        });
+        match learned {
+            Some(id) => self.parser.shapes.add_name(id),
+            None => self.parser.shapes.add_unknown(),
         }
         self.skip_space();
         Ok(())
@@ -98,6 +107,7 @@ impl Scan<'_, '_> {
             return Err(SyntaxError::TooDeep { limit: self.parser.max_depth, at: self.at });
         }
         self.parser.open.push(self.parser.nodes.len() as u32);
+        self.parser.shapes.add(if kind == Kind::Object { Part::Object } else { Part::Array });
         self.push(self.at, kind, false, None);
         self.at += 1;
         Ok(())
@@ -109,11 +119,12 @@ impl Scan<'_, '_> {
         node.end = self.at as u32;
         node.next = next;
         self.parser.open.pop();
+        self.parser.shapes.add(Part::End);
     }
 
-    fn push(&mut self, start: usize, kind: Kind, has_escape: bool, id: Option<NameId>) {
+    fn push(&mut self, start: usize, kind: Kind, has_escape: bool, mark: Option<NonZeroU32>) {
         let next = self.parser.nodes.len() as u32 + 1;
-        self.parser.nodes.push(Node { start: start as u32, end: self.at as u32, next, kind, has_escape, id });
+        self.parser.nodes.push(Node { start: start as u32, end: self.at as u32, next, kind, has_escape, mark });
     }
 
     fn literal(&mut self, word: &'static str, kind: Kind) -> Result<(), SyntaxError> {

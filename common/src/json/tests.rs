@@ -104,17 +104,24 @@ fn any_name() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Texts of objects in objects, with space at places, cut or not.
+/// Texts of objects and arrays in objects, with space at places, cut or not.
 fn any_texts() -> impl Strategy<Value = Vec<String>> {
-    let member = (any_name(), prop_oneof![4 => Just(""), 1 => Just(" ")], prop_oneof![Just(":"), Just(": "), Just("")]);
-    let members = prop::collection::vec((member, any::<bool>()), 0..9);
+    let colon = prop_oneof![8 => Just(":"), 1 => Just(" :"), 1 => Just(": "), 1 => Just("")];
+    let value =
+        prop_oneof![Just("{"), Just("7"), Just("\"7\""), Just("null"), Just("[]"), Just("[1,{},[2]]"), Just("}")];
+    let members = prop::collection::vec((any_name(), colon, value), 0..9);
     let text = (members, prop::option::weighted(0.1, any::<prop::sample::Index>())).prop_map(|(members, cut)| {
         let (mut text, mut num_open) = ("{".to_owned(), 1);
-        for ((name, before, colon), is_object) in members {
+        for (name, colon, value) in members {
+            if value == "}" && num_open > 1 {
+                text.push('}');
+                num_open -= 1;
+                continue;
+            }
             let comma = if text.ends_with('{') { "" } else { "," };
-            let value = if is_object { "{" } else { "7" };
-            num_open += usize::from(is_object);
-            text += &format!("{comma}\"{name}\"{before}{colon}{value}");
+            let value = if value == "}" { "{}" } else { value };
+            num_open += usize::from(value == "{");
+            text += &format!("{comma}\"{name}\"{colon}{value}");
         }
         text += &"}".repeat(num_open);
         if let Some(cut) = cut {
@@ -154,6 +161,67 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #[test]
+    fn in_texts_of_equal_shapes_equal_numbers_are_the_same_member(texts in any_texts()) {
+        let mut known = std::collections::HashMap::new();
+        let mut parsers = [Parser::default(), Parser::default()];
+        // Twice, so that all shapes come again.
+        for (n, text) in texts.iter().chain(&texts).enumerate() {
+            let Ok(value) = parsers[n % 2].parse(text.as_bytes()) else { continue };
+            if let Some(shape) = value.shape() {
+                let skeleton = skeleton(value);
+                prop_assert_eq!(known.entry(shape.number()).or_insert_with(|| skeleton.clone()), &skeleton, "{}", text);
+            }
+        }
+    }
+}
+
+/// Of every value its number, its name, and what it holds, but not what it is beside that.
+fn skeleton(value: Value<'_, '_>) -> String {
+    let members = |(key, value): (Key<'_, '_>, _)| format!("{:?}:{},", key.raw(), skeleton(value));
+    let held = match value.kind() {
+        Kind::Object => format!("{{{}}}", value.members().map(members).collect::<String>()),
+        Kind::Array => format!("[{}]", value.elements().map(skeleton).collect::<Vec<_>>().join(",")),
+        _ => String::new(),
+    };
+    assert_eq!(value.numbered(value.number()).span(), value.span());
+    format!("{}{held}", value.number())
+}
+
+#[test]
+fn a_shape_comes_again_whatever_the_values_are() {
+    let mut parser = Parser::default();
+    let mut shape = |text: &str| parser.parse(text.as_bytes()).unwrap().shape().map(ShapeId::number);
+    let first = shape(r#"{"a":1,"b":{"c":[1,{}]}}"#);
+    assert!(first.is_some());
+    assert_eq!(shape(r#"{"a": "x", "b": {"c":[null, {}]} }"#), first);
+    for other in [
+        r#"{"b":{"c":[1,{}]},"a":1}"#,
+        r#"{"a":1,"b":{"c":[1,[]]}}"#,
+        r#"{"a":1,"b":{"c":[1,{},2]}}"#,
+        r#"{"a":{},"b":1,"c":[1,{}]}"#,
+        r#"{"a":1,"b":{"c":7}}"#,
+        r#"{"a":1,"b":{"c":[1]}}"#,
+        r#"[{"a":1,"b":{"c":[1,{}]}}]"#,
+    ] {
+        assert_ne!(shape(other), first, "{other}");
+    }
+    for [one, other] in [
+        [r#"{"a":{"b":1}}"#, r#"{"a":{},"b":1}"#],
+        [r#"[[1],1]"#, r#"[[1,1]]"#],
+        [r#"{"a":{}}"#, r#"{"a":[]}"#],
+        [r#"{"a":1,"b":{}}"#, r#"{"a":{"b":1}}"#],
+    ] {
+        assert_ne!(shape(one), shape(other), "{one} {other}");
+    }
+    // A name that is not known has no shape.
+    assert_eq!(shape(r#"{"a" :1}"#), None);
+    // Shapes that never come again do not push out the others at once, and take no more room than is set aside.
+    (0..20_000).for_each(|n| _ = shape(&format!("[{}]", "1,".repeat(n % 900) + "1")));
+    assert!((0..16).any(|_| shape(r#"{"a":1,"b":{"c":[1,{}]}}"#).is_some()));
 }
 
 /// Kinds and spans of all that an index holds.

@@ -12,9 +12,12 @@ use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 /// Stands for one name as written: names of equal ids are equal, whatever text and parser they are from. Nothing follows from
 /// ids that differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NameId(NonZeroU32);
+pub struct NameId(pub(super) NonZeroU32);
 
 impl NameId {
+    /// No number is as high.
+    pub(super) const MOST: u32 = u32::MAX - 8;
+
     /// Its number: those of names that were met about the same time follow each other.
     pub fn number(self) -> u32 {
         self.0.get()
@@ -23,7 +26,7 @@ impl NameId {
     /// One that no name has yet. `None`: there are no more.
     fn new() -> Option<Self> {
         static NUM_IDS: AtomicU32 = AtomicU32::new(0);
-        let count = |num: u32| num.checked_add(1);
+        let count = |num: u32| (num + 1 < Self::MOST).then_some(num + 1);
         let before = NUM_IDS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).ok()?;
         NonZeroU32::new(before + 1).map(Self)
     }

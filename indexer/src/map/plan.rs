@@ -106,13 +106,21 @@ impl Plan {
         if document.kind() != Kind::Object {
             return Verdict::Reject(not_an_object());
         }
-        let notes_unmapped = self.rule.unmapped != Unmapped::Keep;
-        let mut walk = Walk::new(&self.model, Some(&state.pending), notes_unmapped).with_orders(&mut state.orders);
-        walk.document(document);
         let text = document.raw();
         let has_breaks = memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_some();
-        if walk.findings.is_empty() && !has_breaks {
+        let orders = state.orders.of(&self.model);
+        if !has_breaks && orders.shapes.is_fine(&self.model, document) {
             return Verdict::Unchanged;
+        }
+        let notes_unmapped = self.rule.unmapped != Unmapped::Keep;
+        let mut walk = Walk::new(&self.model, Some(&state.pending), notes_unmapped).with_orders(orders);
+        walk.document(document);
+        let findings = walk.findings;
+        if findings.is_empty() {
+            orders.shapes.learn(&self.model, notes_unmapped, document);
+            if !has_breaks {
+                return Verdict::Unchanged;
+            }
         }
         let mut decider = Decider {
             rule: &self.rule,
@@ -121,7 +129,7 @@ impl Plan {
             timestamp: input.timestamp,
             actions,
         };
-        let decision = match decider.decide(walk.findings) {
+        let decision = match decider.decide(findings) {
             Ok(decision) => decision,
             Err(reject) => return Verdict::Reject(reject),
         };

@@ -42,7 +42,11 @@ fn plan_with(mappings: &Value, settings: &Value, rule: &RuleOptions) -> Plan {
 
 /// The text that would be sent, or the reject as `reason field`.
 fn sent(plan: &Plan, document: &str, state: &mut State, actions: &mut Actions) -> String {
-    let mut parser = Parser::default();
+    sent_after(&mut Parser::default(), plan, document, state, actions)
+}
+
+/// As [`sent`], by a parser that knows earlier documents.
+fn sent_after(parser: &mut Parser, plan: &Plan, document: &str, state: &mut State, actions: &mut Actions) -> String {
     let document = parser.parse(document.as_bytes()).expect("JSON");
     let mut out = b"kept:".to_vec();
     let input = Input { document, timestamp: Some("\"2026-11-23T00:00:00.000Z\"") };
@@ -517,6 +521,60 @@ fn any_document() -> impl Strategy<Value = String> {
     })
 }
 
+/// Documents that differ in their plain values alone.
+fn any_documents_of_one_shape() -> impl Strategy<Value = Vec<String>> {
+    let name = prop::sample::select(vec![
+        "status",
+        "code",
+        "tag",
+        "term",
+        "service",
+        "client",
+        "items",
+        "raw",
+        "labels",
+        "attrs",
+        "other",
+        "time",
+        "copied",
+        "ratio",
+        "service.name",
+        "client.ip",
+        "x",
+    ]);
+    let value = prop::sample::select(vec![
+        "#",
+        "#",
+        "#",
+        "#",
+        r#"{"name":#,"port":#}"#,
+        r#"{"ip":#}"#,
+        r#"{"n":#,"x":{"y":#}}"#,
+        "[#,#]",
+        r#"[{"n":#}]"#,
+        "{}",
+        "[]",
+    ]);
+    let leaf = prop_oneof![
+        3 => (0..70_000_u32).prop_map(|n| n.to_string()),
+        3 => "[a-z]{1,12}".prop_map(|s| format!("\"{s}\"")),
+        1 => prop::sample::select(vec!["null", "true", "1.5", "1e400", "\"7\"", "\"1.2.3.4\"", "\"\\n\\u0000\""]).prop_map(str::to_owned),
+        1 => prop::sample::select(vec!["\"2026-11-23T06:30:17.123Z\"", "\"2026-13-23T06:30:17.123Z\""]).prop_map(str::to_owned),
+    ];
+    let members = prop::collection::vec((name, value), 1..7);
+    let fillings = prop::collection::vec(prop::collection::vec(leaf, 24), 2..8);
+    (members, fillings).prop_map(|(members, fillings)| {
+        let members: Vec<_> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        let skeleton = format!("{{{}}}", members.join(","));
+        let fill = |leaves: Vec<String>| {
+            let mut leaves = leaves.into_iter().cycle();
+            let parts: Vec<_> = skeleton.split('#').collect();
+            parts[1..].iter().fold(parts[0].to_owned(), |text, part| text + &leaves.next().expect("endless") + part)
+        };
+        fillings.into_iter().map(fill).collect()
+    })
+}
+
 /// Every scalar of a value, as text; strings that hold JSON again are looked into, as quarantined values are.
 fn leaves(value: Json<'_, '_>, found: &mut Vec<String>) {
     let mut any = false;
@@ -628,6 +686,26 @@ proptest! {
         for document in documents.iter().chain(&documents) {
             let alone = sent(&plan, document, &mut State::default(), &mut Actions::default());
             prop_assert_eq!(sent(&plan, document, &mut state, &mut Actions::default()), alone, "{}", document);
+        }
+    }
+
+    #[test]
+    fn documents_of_one_shape_are_judged_by_their_values(documents in any_documents_of_one_shape(), keeps: bool, variant in 0..4) {
+        let mut mappings = mappings();
+        let other = json!({"tag": {"type": "keyword", "copy_to": "copied"}, "copied": {"type": "short"}, "time": {"type": "date"},
+            "ratio": {"type": "float"}, "other": {"type": "alias", "path": "tag"}});
+        match variant {
+            0 => {}
+            1 => mappings["properties"]["client"]["subobjects"] = json!(false),
+            2 => mappings["properties"]["service"]["dynamic"] = json!("strict"),
+            _ => mappings["properties"].as_object_mut().expect("an object").extend(other.as_object().expect("too").clone()),
+        }
+        let unmapped = if keeps { Unmapped::Keep } else { Unmapped::Fold };
+        let plan = plan_with(&mappings, &json!({}), &RuleOptions { unmapped, ..rule() });
+        let (mut parser, mut state) = (Parser::default(), State::default());
+        for document in documents.iter().chain(&documents) {
+            let alone = sent(&plan, document, &mut State::default(), &mut Actions::default());
+            prop_assert_eq!(sent_after(&mut parser, &plan, document, &mut state, &mut Actions::default()), alone, "{}", document);
         }
     }
 }

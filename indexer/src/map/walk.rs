@@ -8,6 +8,7 @@ mod names;
 mod new_names;
 pub(super) mod orders;
 mod seen;
+pub(super) mod shapes;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -160,9 +161,9 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         Self { model, pending, notes_unmapped, orders, findings, created, charged, num_nested, held, left_out }
     }
 
-    /// With what earlier documents of the same model taught.
+    /// With what earlier documents of the same model taught: see [`Orders::of`].
     pub(super) fn with_orders(self, orders: &'m mut Orders) -> Self {
-        Self { orders: Some(orders.of(self.model)), ..self }
+        Self { orders: Some(orders), ..self }
     }
 
     /// Walks a document, which must be an object.
@@ -247,9 +248,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 if is_runtime(field) {
                     return self.objects_in_runtime(place, way, member, member.value);
                 }
-                let takes_objects =
-                    matches!(field.kind, FieldKind::Flattened { .. } | FieldKind::Unknown | FieldKind::Alias);
-                if place.has_subobjects || takes_objects || !has_object(member.value) {
+                if place.has_subobjects || takes_objects(field) || !has_object(member.value) {
                     self.field(place.model, field, way, member);
                 } else {
                     self.dissolve_in_field(place, field, way, member, member.value);
@@ -327,6 +326,11 @@ fn is_java_space(c: char) -> bool {
 
 fn is_runtime(field: &Field) -> bool {
     matches!(field.kind, FieldKind::Runtime)
+}
+
+/// Whether an object is a value to the field, and no level of names.
+fn takes_objects(field: &Field) -> bool {
+    matches!(field.kind, FieldKind::Flattened { .. } | FieldKind::Unknown | FieldKind::Alias)
 }
 
 fn has_object(value: Value<'_, '_>) -> bool {

@@ -1,81 +1,53 @@
 //! Finding a field that may be written dotted, nested, or both.
 
-use millrace_common::json::{Key, NameId, Value};
+use millrace_common::json::{ShapeId, Value};
 
 /// Returns the value at the dotted `path`, whether the document writes it as `{"a":{"b":…}}`, `{"a.b":…}` or mixed.
 /// Of several the last in the text, as Elasticsearch keeps the last of duplicates.
 pub fn find_field<'p, 't>(object: Value<'p, 't>, path: &str) -> Option<Value<'p, 't>> {
-    find(object, 0, &mut |at, key| step(path, at, &key.name()))
+    let mut found = None;
+    for (key, value) in object.members() {
+        let name = key.name();
+        match path.strip_prefix(&*name) {
+            Some("") => found = Some(value),
+            Some(below) => found = below.strip_prefix('.').and_then(|rest| find_field(value, rest)).or(found),
+            None => {}
+        }
+    }
+    found
 }
 
-/// A dotted path that is looked for in many documents: it knows again what it met.
+/// A dotted path that is looked for in many documents: it knows where it stood in those of the same shapes.
 #[derive(Clone, Debug)]
 pub struct FieldPath {
     path: Box<str>,
-    /// By the number of the name.
+    /// By the number of the shape.
     met: [Option<Met>; FieldPath::NUM_MET],
 }
 
-/// What a name is to the rest of the path from `at` on.
 #[derive(Clone, Copy, Debug)]
 struct Met {
-    id: NameId,
-    at: usize,
-    step: Step,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Other,
-    Whole,
-    /// The rest, from there on, is below it.
-    Into(usize),
+    shape: ShapeId,
+    /// Of the value, if there is one.
+    number: Option<u32>,
 }
 
 impl FieldPath {
-    const NUM_MET: usize = 64;
+    const NUM_MET: usize = 16;
 
     pub fn new(path: &str) -> Self {
         Self { path: path.into(), met: [None; Self::NUM_MET] }
     }
 
     /// As [`find_field`].
-    pub fn find<'p, 't>(&mut self, object: Value<'p, 't>) -> Option<Value<'p, 't>> {
-        find(object, 0, &mut |at, key| self.step(at, key))
-    }
-
-    fn step(&mut self, at: usize, key: Key<'_, '_>) -> Step {
-        let Some(id) = key.id() else { return step(&self.path, at, &key.name()) };
-        let met = &mut self.met[id.number() as usize % Self::NUM_MET];
-        match met {
-            Some(met) if met.id == id && met.at == at => met.step,
-            _ => met.insert(Met { id, at, step: step(&self.path, at, key.raw()) }).step,
-        }
-    }
-}
-
-fn find<'p, 't>(
-    object: Value<'p, 't>,
-    at: usize,
-    step: &mut impl FnMut(usize, Key<'p, 't>) -> Step,
-) -> Option<Value<'p, 't>> {
-    let mut found = None;
-    for (key, value) in object.members() {
-        match step(at, key) {
-            Step::Other => {}
-            Step::Whole => found = Some(value),
-            Step::Into(rest) => found = find(value, rest, step).or(found),
-        }
-    }
-    found
-}
-
-fn step(path: &str, at: usize, name: &str) -> Step {
-    let rest = &path[at..];
-    match rest.strip_prefix(name) {
-        Some("") => Step::Whole,
-        Some(below) if below.starts_with('.') => Step::Into(at + name.len() + 1),
-        _ => Step::Other,
+    pub fn find<'p, 't>(&mut self, document: Value<'p, 't>) -> Option<Value<'p, 't>> {
+        let Some(shape) = document.shape() else { return find_field(document, &self.path) };
+        let met = &mut self.met[shape.number() as usize % Self::NUM_MET];
+        let number = match met {
+            Some(met) if met.shape == shape => met.number,
+            _ => met.insert(Met { shape, number: find_field(document, &self.path).map(Value::number) }).number,
+        };
+        number.map(|number| document.numbered(number))
     }
 }
 
@@ -105,11 +77,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_met_at_one_place_is_another_elsewhere() {
+    fn a_path_stands_elsewhere_in_another_shape() {
         check(r#"{"b":1,"a":{"b":2,"a":3}}"#, "a.b", Some("2"));
         check(r#"{"a":{"a":{"a":3}}}"#, "a.a", Some(r#"{"a":3}"#));
         let (mut path, mut parser) = (FieldPath::new("a.b"), Parser::default());
-        // More names than it remembers.
+        // More shapes than it remembers.
         for n in 0..500 {
             let text = format!(r#"{{"n{n}":1,"a":{{"n{n}":2,"b":{n}}}}}"#);
             let document = parser.parse(text.as_bytes()).unwrap();

@@ -12,7 +12,6 @@ use super::{Left, Until};
 use crate::config::{Drain, Partial};
 
 impl Loop {
-    const MIN_GOODBYE: Duration = Duration::from_secs(1);
     /// How long a reload waits for acknowledgements, so that what is on its way is not sent twice,
     const HAND_OVER: Duration = Duration::from_secs(2);
     /// then for the save of the positions,
@@ -63,7 +62,7 @@ impl Loop {
         self.board.draining();
         let begun = self.clock.now().mono;
         let deadline = begun + self.config.deadline;
-        // The save of the last positions needs a moment of its own.
+        // The save of the last positions and the goodbye need a moment of their own.
         let reading_ends = begun + self.config.deadline.mul_f64(0.9);
         if self.config.drain == Drain::Eof && self.until == Until::Signal {
             self.scan(self.clock.now());
@@ -98,7 +97,7 @@ impl Loop {
         self.tailer.tell_last(self.clock.now());
         self.publish(self.clock.now());
         let rest = deadline.saturating_sub(self.clock.now().mono);
-        if !self.desk.stop(rest.max(Self::MIN_GOODBYE)) {
+        if !self.desk.stop(rest) {
             warn!("the ledger did not take the last word; others will take the stop for an outage");
         }
         let now = self.clock.now();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use millrace_common::json::{Key, NameId};
 
+use super::shapes::Shapes;
 use crate::map::plan::model::{Child, Model};
 
 /// For each object of one model the names as documents had them, with what the model has there.
@@ -14,6 +15,7 @@ use crate::map::plan::model::{Child, Model};
 pub(in crate::map) struct Orders {
     model: Option<Arc<()>>,
     objects: Vec<Vec<Known>>,
+    pub(in crate::map) shapes: Shapes,
 }
 
 #[derive(Clone, Debug)]
@@ -41,7 +43,7 @@ impl Orders {
     pub(in crate::map) fn of(&mut self, model: &Model) -> &mut Self {
         if !self.model.as_ref().is_some_and(|known| Arc::ptr_eq(known, &model.identity)) {
             let objects = vec![Vec::new(); model.objects.len()];
-            *self = Self { model: Some(Arc::clone(&model.identity)), objects };
+            *self = Self { model: Some(Arc::clone(&model.identity)), objects, shapes: Shapes::default() };
         }
         self
     }
