@@ -13,39 +13,78 @@ pub(super) struct Scan<'p, 't> {
     pub parser: &'p mut Parser,
 }
 
+/// What a value was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It is complete.
+    Over,
+    /// An object or array, whose content comes next.
+    Into,
+}
+
 impl Scan<'_, '_> {
     /// Reads exactly one value, white space around it allowed.
     pub fn document(&mut self) -> Result<(), SyntaxError> {
         self.skip_space();
         self.value()?;
-        // Each turn stands right after a complete value or a fresh opening bracket of the innermost container.
         while let Some(&open) = self.parser.open.last() {
+            match self.parser.nodes[open as usize].kind {
+                Kind::Object => self.members(open)?,
+                _ => self.elements(open)?,
+            }
+        }
+        self.skip_space();
+        if self.at < self.text.len() { self.expected("the end of the text") } else { Ok(()) }
+    }
+
+    /// Goes on in an object, right after its bracket or a complete member: to its end, or into a member that is an object or array.
+    fn members(&mut self, open: u32) -> Result<(), SyntaxError> {
+        let mut is_empty = open as usize + 1 == self.parser.nodes.len();
+        loop {
             self.skip_space();
-            let is_empty = open as usize + 1 == self.parser.nodes.len();
-            let is_object = self.parser.nodes[open as usize].kind == Kind::Object;
-            match (self.peek(), is_object) {
-                (Some(b'}'), true) | (Some(b']'), false) => {
-                    self.at += 1;
+            match self.peek() {
+                Some(b'}') => {
                     self.close(open);
-                    continue;
+                    return Ok(());
                 }
-                (Some(b','), _) if !is_empty => {
+                Some(b',') if !is_empty => {
                     self.at += 1;
                     self.skip_space();
                 }
                 _ if is_empty => {}
-                (_, true) => return self.expected("`,` or `}`"),
-                (_, false) => return self.expected("`,` or `]`"),
+                _ => return self.expected("`,` or `}`"),
             }
-            if is_object {
-                self.key()?;
-            } else if !matches!(self.peek(), Some(b'{' | b'[')) {
-                self.parser.shapes.add(Part::Scalar);
+            is_empty = false;
+            self.key()?;
+            if self.value()? == Step::Into {
+                return Ok(());
             }
-            self.value()?;
         }
-        self.skip_space();
-        if self.at < self.text.len() { self.expected("the end of the text") } else { Ok(()) }
+    }
+
+    /// As [`Self::members`], in an array.
+    fn elements(&mut self, open: u32) -> Result<(), SyntaxError> {
+        let mut is_empty = open as usize + 1 == self.parser.nodes.len();
+        loop {
+            self.skip_space();
+            match self.peek() {
+                Some(b']') => {
+                    self.close(open);
+                    return Ok(());
+                }
+                Some(b',') if !is_empty => {
+                    self.at += 1;
+                    self.skip_space();
+                }
+                _ if is_empty => {}
+                _ => return self.expected("`,` or `]`"),
+            }
+            is_empty = false;
+            if self.value()? == Step::Into {
+                return Ok(());
+            }
+            self.parser.shapes.add(Part::Scalar);
+        }
     }
 
     fn key(&mut self) -> Result<(), SyntaxError> {
@@ -89,20 +128,21 @@ impl Scan<'_, '_> {
         Ok(())
     }
 
-    fn value(&mut self) -> Result<(), SyntaxError> {
+    fn value(&mut self) -> Result<Step, SyntaxError> {
         match self.peek() {
-            Some(b'"') => self.string(),
-            Some(b'{') => self.open(Kind::Object),
-            Some(b'[') => self.open(Kind::Array),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.literal("true", Kind::Bool(true)),
-            Some(b'f') => self.literal("false", Kind::Bool(false)),
-            Some(b'n') => self.literal("null", Kind::Null),
-            _ => self.expected("a value"),
+            Some(b'"') => self.string()?,
+            Some(b'{') => return self.open(Kind::Object),
+            Some(b'[') => return self.open(Kind::Array),
+            Some(b'-' | b'0'..=b'9') => self.number()?,
+            Some(b't') => self.literal("true", Kind::Bool(true))?,
+            Some(b'f') => self.literal("false", Kind::Bool(false))?,
+            Some(b'n') => self.literal("null", Kind::Null)?,
+            _ => return self.expected("a value"),
         }
+        Ok(Step::Over)
     }
 
-    fn open(&mut self, kind: Kind) -> Result<(), SyntaxError> {
+    fn open(&mut self, kind: Kind) -> Result<Step, SyntaxError> {
         if self.parser.open.len() == self.parser.max_depth {
             return Err(SyntaxError::TooDeep { limit: self.parser.max_depth, at: self.at });
         }
@@ -110,10 +150,11 @@ impl Scan<'_, '_> {
         self.parser.shapes.add(if kind == Kind::Object { Part::Object } else { Part::Array });
         self.push(self.at, kind, false, None);
         self.at += 1;
-        Ok(())
+        Ok(Step::Into)
     }
 
     fn close(&mut self, open: u32) {
+        self.at += 1;
         let next = self.parser.nodes.len() as u32;
         let node = &mut self.parser.nodes[open as usize];
         node.end = self.at as u32;
@@ -213,7 +254,15 @@ impl Scan<'_, '_> {
         }
     }
 
+    #[inline]
     fn skip_space(&mut self) {
+        if self.peek().is_some_and(|byte| byte <= b' ') {
+            self.skip_some_space();
+        }
+    }
+
+    #[cold]
+    fn skip_some_space(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
         }

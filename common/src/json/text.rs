@@ -1,6 +1,7 @@
 //! What stands between the quotes of a string.
 
 /// Length of the longest prefix without `"`, `\` and control characters. Eight bytes at a time.
+#[inline]
 pub(super) fn plain_prefix(text: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
