@@ -271,3 +271,26 @@ fn what_elasticsearch_7_never_answers_is_refused() {
     check(SEVEN, &mappings, &[(r#"{"a..":-129}"#, refused), (r#"{"a":-129}"#, "accepted")]);
     check(SEVEN, &json!({}), &[(r#"{"a..":-129}"#, "accepted")]);
 }
+
+#[test]
+fn nested_objects_that_dots_create_count_as_the_others() {
+    let template = json!({"match_mapping_type": "object", "mapping": {"type": "nested"}});
+    let mappings = json!({"dynamic_templates": [{"t": template}], "properties": {"g": {"type": "object"}}});
+    let settings = json!({"index.mapping.nested_objects.limit": 2});
+    let refused = "has more nested objects than the index allows";
+    for (document, expected) in [
+        (r#"{"a.b.c":1,"d":2}"#, "accepted".to_owned()),
+        (r#"{"b.i.d":{"f":1}}"#, format!("b.i.d {refused}")),
+        (r#"{"g":{"i":{"h":1},"g.new.e":[".5"]}}"#, format!("g.g.new {refused}")),
+    ] {
+        assert_eq!(predict(EIGHT, &mappings, &settings, document), expected, "{document}");
+    }
+}
+
+#[test]
+fn what_a_copy_creates_comes_before_the_next_element() {
+    let mappings = json!({"properties": {"g": {"type": "text", "copy_to": ["zz"]}}});
+    let is_object = "g of type text is an object where the mapping has a value: [{\"x\":1},\"k\"]";
+    // Whether there is room for the new field, Elasticsearch judges.
+    check(EIGHT, &mappings, &[(r#"{"g":["k",{"x":1}]}"#, "unsure of g"), (r#"{"g":[{"x":1},"k"]}"#, is_object)]);
+}

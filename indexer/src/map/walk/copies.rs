@@ -10,6 +10,11 @@ use crate::map::plan::model::{Child, Dynamic, Field, FieldKind, Model};
 impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     pub(super) fn field(&mut self, model: &Model, field: &Field, way: &Way<'_, 't>, member: Member<'_, 'p, 't>) {
         let value = member.value;
+        if self.pending.is_none() && value.kind() == Kind::Array && !field.copy_to.is_empty() {
+            // What a copy creates may be refused before the next element is read.
+            value.elements().for_each(|element| self.field(model, field, way, Member { value: element, ..member }));
+            return self.inner_duplicates(value, way, member);
+        }
         let judged = judge(model, field, value, &mut self.held);
         let type_name = || judged.field.type_name.clone();
         match judged.fit {

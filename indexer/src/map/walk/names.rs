@@ -136,6 +136,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                     Child::Object(id) => {
                         let object = created.model.object(id);
                         if object.is_enabled || is_old {
+                            self.nested(object, way, member);
                             let below = Place::of(&created.model, object, place.depth + 1);
                             self.steps(below, Some(way), after, member);
                         } else {
