@@ -19,7 +19,7 @@ use self::shapes::Shapes;
 use self::text::unescape;
 use self::vocabulary::Vocabulary;
 
-pub use self::shapes::ShapeId;
+pub use self::shapes::{ByShape, ShapeId};
 pub use self::text::{write_string, write_string_content};
 pub use self::vocabulary::NameId;
 

@@ -29,21 +29,22 @@ impl Scan<'_, '_> {
         self.value()?;
         while let Some(&open) = self.parser.open.last() {
             match self.parser.nodes[open as usize].kind {
-                Kind::Object => self.members(open)?,
-                _ => self.elements(open)?,
+                Kind::Object => self.content::<true>(open)?,
+                _ => self.content::<false>(open)?,
             }
         }
         self.skip_space();
         if self.at < self.text.len() { self.expected("the end of the text") } else { Ok(()) }
     }
 
-    /// Goes on in an object, right after its bracket or a complete member: to its end, or into a member that is an object or array.
-    fn members(&mut self, open: u32) -> Result<(), SyntaxError> {
+    /// Goes on in an object or array, right after its bracket or a complete value: to its end, or into the next object or array in it.
+    fn content<const IS_OBJECT: bool>(&mut self, open: u32) -> Result<(), SyntaxError> {
+        let (bracket, or_bracket) = if IS_OBJECT { (b'}', "`,` or `}`") } else { (b']', "`,` or `]`") };
         let mut is_empty = open as usize + 1 == self.parser.nodes.len();
         loop {
             self.skip_space();
             match self.peek() {
-                Some(b'}') => {
+                Some(byte) if byte == bracket => {
                     self.close(open);
                     return Ok(());
                 }
@@ -52,38 +53,18 @@ impl Scan<'_, '_> {
                     self.skip_space();
                 }
                 _ if is_empty => {}
-                _ => return self.expected("`,` or `}`"),
+                _ => return self.expected(or_bracket),
             }
             is_empty = false;
-            self.key()?;
+            if IS_OBJECT {
+                self.key()?;
+            }
             if self.value()? == Step::Into {
                 return Ok(());
             }
-        }
-    }
-
-    /// As [`Self::members`], in an array.
-    fn elements(&mut self, open: u32) -> Result<(), SyntaxError> {
-        let mut is_empty = open as usize + 1 == self.parser.nodes.len();
-        loop {
-            self.skip_space();
-            match self.peek() {
-                Some(b']') => {
-                    self.close(open);
-                    return Ok(());
-                }
-                Some(b',') if !is_empty => {
-                    self.at += 1;
-                    self.skip_space();
-                }
-                _ if is_empty => {}
-                _ => return self.expected("`,` or `]`"),
+            if !IS_OBJECT {
+                self.parser.shapes.add(Part::Scalar);
             }
-            is_empty = false;
-            if self.value()? == Step::Into {
-                return Ok(());
-            }
-            self.parser.shapes.add(Part::Scalar);
         }
     }
 
@@ -261,7 +242,6 @@ impl Scan<'_, '_> {
         }
     }
 
-    #[cold]
     fn skip_some_space(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;

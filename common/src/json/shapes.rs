@@ -4,9 +4,9 @@
 //! such text holds in all of them.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 
-use super::vocabulary::NameId;
+use super::vocabulary::{MOST_IDS, NameId, next_number};
 
 /// Stands for one arrangement of names, objects and arrays: in texts of equal shapes the values of equal numbers
 /// ([`super::Value::number`]) are the same member of the same object, or the same element of the same array; those that are an object
@@ -15,17 +15,40 @@ use super::vocabulary::NameId;
 pub struct ShapeId(pub(super) NonZeroU32);
 
 impl ShapeId {
-    /// Its number: those of shapes that were met about the same time follow each other.
-    pub fn number(self) -> u32 {
-        self.0.get()
-    }
-
     /// One that no shape has yet. `None`: there are no more.
     fn new() -> Option<Self> {
         static NUM_SHAPES: AtomicU32 = AtomicU32::new(0);
-        let count = |num: u32| num.checked_add(1);
-        let before = NUM_SHAPES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).ok()?;
-        NonZeroU32::new(before + 1).map(Self)
+        next_number(&NUM_SHAPES).map(Self)
+    }
+}
+
+/// What was found out about some shapes: of those of one place, the last.
+#[derive(Clone, Debug)]
+pub struct ByShape<T> {
+    met: Vec<Option<(ShapeId, T)>>,
+}
+
+impl<T> Default for ByShape<T> {
+    fn default() -> Self {
+        Self { met: Vec::new() }
+    }
+}
+
+impl<T> ByShape<T> {
+    #[inline]
+    pub fn get(&self, shape: ShapeId) -> Option<&T> {
+        let (met, found) = self.met.get(Self::place(shape))?.as_ref()?;
+        (*met == shape).then_some(found)
+    }
+
+    pub fn insert(&mut self, shape: ShapeId, found: T) {
+        self.met.resize_with(NUM_PLACES, || None);
+        self.met[Self::place(shape)] = Some((shape, found));
+    }
+
+    /// Shapes that were met about the same time have places of their own.
+    fn place(shape: ShapeId) -> usize {
+        shape.0.get() as usize % NUM_PLACES
     }
 }
 
@@ -33,7 +56,7 @@ impl ShapeId {
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(super) enum Part {
-    Object = NameId::MOST,
+    Object = MOST_IDS,
     Array,
     /// An element of an array that is neither.
     Scalar,

@@ -173,7 +173,7 @@ proptest! {
             let Ok(value) = parsers[n % 2].parse(text.as_bytes()) else { continue };
             if let Some(shape) = value.shape() {
                 let skeleton = skeleton(value);
-                prop_assert_eq!(known.entry(shape.number()).or_insert_with(|| skeleton.clone()), &skeleton, "{}", text);
+                prop_assert_eq!(known.entry(shape.0).or_insert_with(|| skeleton.clone()), &skeleton, "{}", text);
             }
         }
     }
@@ -194,7 +194,7 @@ fn skeleton(value: Value<'_, '_>) -> String {
 #[test]
 fn a_shape_comes_again_whatever_the_values_are() {
     let mut parser = Parser::default();
-    let mut shape = |text: &str| parser.parse(text.as_bytes()).unwrap().shape().map(ShapeId::number);
+    let mut shape = |text: &str| parser.parse(text.as_bytes()).unwrap().shape();
     let first = shape(r#"{"a":1,"b":{"c":[1,{}]}}"#);
     assert!(first.is_some());
     assert_eq!(shape(r#"{"a": "x", "b": {"c":[null, {}]} }"#), first);

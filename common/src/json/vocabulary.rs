@@ -15,9 +15,6 @@ use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 pub struct NameId(pub(super) NonZeroU32);
 
 impl NameId {
-    /// No number is as high.
-    pub(super) const MOST: u32 = u32::MAX - 8;
-
     /// Its number: those of names that were met about the same time follow each other.
     pub fn number(self) -> u32 {
         self.0.get()
@@ -26,10 +23,18 @@ impl NameId {
     /// One that no name has yet. `None`: there are no more.
     fn new() -> Option<Self> {
         static NUM_IDS: AtomicU32 = AtomicU32::new(0);
-        let count = |num: u32| (num + 1 < Self::MOST).then_some(num + 1);
-        let before = NUM_IDS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).ok()?;
-        NonZeroU32::new(before + 1).map(Self)
+        next_number(&NUM_IDS).map(Self)
     }
+}
+
+/// No number of an id is as high.
+pub(super) const MOST_IDS: u32 = u32::MAX - 8;
+
+/// Counts up to [`MOST_IDS`].
+pub(super) fn next_number(num_given: &AtomicU32) -> Option<NonZeroU32> {
+    let count = |num: u32| (num + 1 < MOST_IDS).then_some(num + 1);
+    let before = num_given.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).ok()?;
+    NonZeroU32::new(before + 1)
 }
 
 /// Quotes and colon included.

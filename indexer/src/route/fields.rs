@@ -1,6 +1,6 @@
 //! Finding a field that may be written dotted, nested, or both.
 
-use millrace_common::json::{ShapeId, Value};
+use millrace_common::json::{ByShape, Value};
 
 /// Returns the value at the dotted `path`, whether the document writes it as `{"a":{"b":…}}`, `{"a.b":…}` or mixed.
 /// Of several the last in the text, as Elasticsearch keeps the last of duplicates.
@@ -21,33 +21,25 @@ pub fn find_field<'p, 't>(object: Value<'p, 't>, path: &str) -> Option<Value<'p,
 #[derive(Clone, Debug)]
 pub struct FieldPath {
     path: Box<str>,
-    /// By the number of the shape.
-    met: [Option<Met>; FieldPath::NUM_MET],
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Met {
-    shape: ShapeId,
-    /// Of the value, if there is one.
-    number: Option<u32>,
+    /// The number of the value, if there is one.
+    met: ByShape<Option<u32>>,
 }
 
 impl FieldPath {
-    const NUM_MET: usize = 16;
-
     pub fn new(path: &str) -> Self {
-        Self { path: path.into(), met: [None; Self::NUM_MET] }
+        Self { path: path.into(), met: ByShape::default() }
     }
 
     /// As [`find_field`].
     pub fn find<'p, 't>(&mut self, document: Value<'p, 't>) -> Option<Value<'p, 't>> {
-        let Some(shape) = document.shape() else { return find_field(document, &self.path) };
-        let met = &mut self.met[shape.number() as usize % Self::NUM_MET];
-        let number = match met {
-            Some(met) if met.shape == shape => met.number,
-            _ => met.insert(Met { shape, number: find_field(document, &self.path).map(Value::number) }).number,
-        };
-        number.map(|number| document.numbered(number))
+        if let Some(number) = document.shape().and_then(|shape| self.met.get(shape)) {
+            return number.map(|number| document.numbered(number));
+        }
+        let found = find_field(document, &self.path);
+        if let Some(shape) = document.shape() {
+            self.met.insert(shape, found.map(Value::number));
+        }
+        found
     }
 }
 

@@ -62,27 +62,25 @@ fn examine_all(inbox: &Receiver<Vec<(SourceId, PathBuf)>>, state: &Mutex<State>)
     while let Ok(paths) = inbox.recv() {
         let mut seen = HashMap::with_capacity(paths.len());
         for (id, path) in paths {
-            {
-                let mut state = lock(state);
-                state.current = Some(path.clone());
-                state.num_changes += 1;
-            }
+            change(state, |state| state.current = Some(path.clone()));
             // A path without a file is no stall: the file was deleted or renamed, and its descriptor is read on.
             let found = examine(&path);
-            let mut state = lock(state);
-            state.num_changes += 1;
-            if let Some(found) = found {
-                seen.insert(id, found);
-                state.seen.insert(id, found);
-            } else {
-                state.seen.remove(&id);
-            }
+            seen.extend(found.map(|found| (id, found)));
+            change(state, |state| {
+                match found {
+                    Some(found) => state.seen.insert(id, found),
+                    None => state.seen.remove(&id),
+                };
+            });
         }
-        let mut state = lock(state);
-        state.current = None;
-        state.seen = seen;
-        state.num_changes += 1;
+        change(state, |state| (state.current, state.seen) = (None, seen));
     }
+}
+
+fn change(state: &Mutex<State>, change: impl FnOnce(&mut State)) {
+    let mut state = lock(state);
+    change(&mut state);
+    state.num_changes += 1;
 }
 
 fn examine(path: &Path) -> Option<Seen> {

@@ -12,8 +12,8 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
         let value = member.value;
         if self.pending.is_none() && value.kind() == Kind::Array && !field.copy_to.is_empty() {
             // What a copy creates may be refused before the next element is read.
-            value.elements().for_each(|element| self.field(model, field, way, Member { value: element, ..member }));
-            return self.inner_duplicates(value, way, member);
+            let mut element = |value| self.field(model, field, way, Member { value, ..member });
+            return value.elements().for_each(&mut element);
         }
         let judged = judge(model, field, value, &mut self.held);
         let type_name = || judged.field.type_name.clone();

@@ -47,8 +47,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                     let what = What::Misfit { misfit: Misfit::DotsIntoNested, type_name: "nested".to_owned() };
                     self.note(what, &way, object.path.clone(), member);
                 } else if object.is_enabled {
-                    self.nested(object, &way, member);
-                    self.steps(Place::of(place.model, object, place.depth + 1), Some(&way), after, member);
+                    self.step_into(place, place.model, object, &way, after, member);
                 } else {
                     self.skip(member.value, Some((&way, member)));
                 }
@@ -58,6 +57,20 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             }
             Some(Child::Field(_)) | None => self.unmapped_step(place, &way, after, member),
         }
+    }
+
+    /// A dotted name whose first part is an object, of the mapping or created, goes on in it.
+    fn step_into(
+        &mut self,
+        place: Place<'_>,
+        model: &Model,
+        object: &Object,
+        way: &Way<'_, 't>,
+        after: &str,
+        member: Member<'_, 'p, 't>,
+    ) {
+        self.nested(object, way, member);
+        self.steps(Place::of(model, object, place.depth + 1), Some(way), after, member);
     }
 
     /// A dotted name whose first part is a field: an object arrives there.
@@ -136,9 +149,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                     Child::Object(id) => {
                         let object = created.model.object(id);
                         if object.is_enabled || is_old {
-                            self.nested(object, way, member);
-                            let below = Place::of(&created.model, object, place.depth + 1);
-                            self.steps(below, Some(way), after, member);
+                            self.step_into(place, &created.model, object, way, after, member);
                         } else {
                             self.skip(member.value, Some((way, member)));
                         }

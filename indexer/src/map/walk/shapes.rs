@@ -3,27 +3,17 @@
 //! Where each name leads is the same in all documents of one shape: if nothing was found in one of them, only values can make a
 //! difference in the next.
 
-use millrace_common::json::{Kind, ShapeId, Value};
+use millrace_common::json::{ByShape, Kind, Value};
 
 use super::{Place, is_runtime, takes_objects};
 use crate::map::check::Fit;
 use crate::map::check::number::Held;
 use crate::map::judge::judge;
-use crate::map::plan::model::{Child, Dynamic, Model, Object};
+use crate::map::plan::model::{Child, Dynamic, Model};
 
-/// The checks of some shapes, for one model.
+/// The checks of some shapes, for one model, in the order of the text. `None`: more than single values decides.
 #[derive(Clone, Debug, Default)]
-pub(in crate::map) struct Shapes {
-    /// By the number of the shape.
-    met: Vec<Option<Met>>,
-}
-
-#[derive(Clone, Debug)]
-struct Met {
-    shape: ShapeId,
-    /// In the order of the text. `None`: more than single values decides.
-    checks: Option<Box<[Check]>>,
-}
+pub(in crate::map) struct Shapes(ByShape<Option<Box<[Check]>>>);
 
 /// A value of a mapped field.
 #[derive(Clone, Copy, Debug)]
@@ -34,14 +24,10 @@ struct Check {
 }
 
 impl Shapes {
-    const NUM_MET: usize = 64;
-
     /// Whether a walk over the document would find nothing. `false`: it may.
     #[inline]
     pub(in crate::map) fn is_fine(&self, model: &Model, document: Value<'_, '_>) -> bool {
-        let Some(shape) = document.shape() else { return false };
-        let met = self.met.get(Self::place(shape)).and_then(Option::as_ref).filter(|met| met.shape == shape);
-        let Some(checks) = met.and_then(|met| met.checks.as_ref()) else { return false };
+        let Some(Some(checks)) = document.shape().and_then(|shape| self.0.get(shape)) else { return false };
         let mut held: Held = None;
         checks.iter().all(|check| {
             let (field, value) = (model.field(check.field), document.numbered(check.value));
@@ -51,22 +37,12 @@ impl Shapes {
 
     /// Notes the document's shape: a walk over it found nothing.
     pub(in crate::map) fn learn(&mut self, model: &Model, notes_unmapped: bool, document: Value<'_, '_>) {
-        let Some(shape) = document.shape() else { return };
-        self.met.resize_with(Self::NUM_MET, || None);
-        let met = &mut self.met[Self::place(shape)];
-        if met.as_ref().is_some_and(|met| met.shape == shape) {
-            return;
-        }
-        let mut checks = Vec::new();
-        let root = model.root();
+        let Some(shape) = document.shape().filter(|shape| self.0.get(*shape).is_none()) else { return };
+        let (root, mut checks) = (model.root(), Vec::new());
         let is_simple = root.is_enabled
             && model.runtime.is_empty()
             && add_checks(Place::of(model, root, 1), notes_unmapped, document, &mut checks).is_some();
-        *met = Some(Met { shape, checks: is_simple.then(|| checks.into()) });
-    }
-
-    fn place(shape: ShapeId) -> usize {
-        shape.number() as usize % Self::NUM_MET
+        self.0.insert(shape, is_simple.then(|| checks.into()));
     }
 }
 
@@ -85,7 +61,7 @@ fn add_checks(place: Place<'_>, notes_unmapped: bool, object: Value<'_, '_>, che
                 checks.push(Check { value: value.number(), field: id });
             }
             Some(&Child::Object(id)) => {
-                let inner: &Object = place.model.object(id);
+                let inner = place.model.object(id);
                 if !inner.is_enabled {
                     continue;
                 }
