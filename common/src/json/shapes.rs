@@ -140,3 +140,19 @@ impl Shapes {
         Some(id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_out_about_a_shape_is_not_told_of_another_of_the_same_place() {
+        let shape = |number: usize| ShapeId(NonZeroU32::MIN.saturating_add(u32::try_from(number).unwrap()));
+        let mut found = ByShape::default();
+        assert_eq!(found.get(shape(0)), None);
+        found.insert(shape(0), "first");
+        assert_eq!([found.get(shape(0)), found.get(shape(NUM_PLACES))], [Some(&"first"), None]);
+        found.insert(shape(NUM_PLACES), "second");
+        assert_eq!([found.get(shape(0)), found.get(shape(NUM_PLACES))], [None, Some(&"second")]);
+    }
+}
