@@ -185,10 +185,14 @@ impl Model {
         &self.fields[id as usize]
     }
 
-    /// The last thing that the mapping has on the way to `path`.
+    /// The last thing that the mapping has on the way to `path`. Runtime fields stand in nobody's way.
     pub(in crate::map) fn nearest(&self, path: &str) -> Child {
         let above = std::iter::successors(Some(path), |path| Some(path.rsplit_once('.')?.0));
-        above.skip(1).find_map(|above| self.find(above)).unwrap_or(Child::Object(0))
+        let is_mapped = |child: &Child| match child {
+            Child::Field(id) => !matches!(self.field(*id).kind, FieldKind::Runtime),
+            Child::Object(_) => true,
+        };
+        above.skip(1).find_map(|above| self.find(above).filter(is_mapped)).unwrap_or(Child::Object(0))
     }
 
     /// Whether an object above a dotted path is disabled.

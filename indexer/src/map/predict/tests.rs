@@ -294,3 +294,18 @@ fn what_a_copy_creates_comes_before_the_next_element() {
     // Whether there is room for the new field, Elasticsearch judges.
     check(EIGHT, &mappings, &[(r#"{"g":["k",{"x":1}]}"#, "unsure of g"), (r#"{"g":[{"x":1},"k"]}"#, is_object)]);
 }
+
+#[test]
+fn a_copy_passes_a_runtime_field_on_its_way() {
+    for has_subobjects in [true, false] {
+        let mut mappings = json!({
+            "runtime": {"b": {"type": "keyword"}}, "properties": {"g": {"type": "keyword", "copy_to": ["b.c"]}}
+        });
+        if !has_subobjects {
+            mappings["subobjects"] = false.into();
+        }
+        check(EIGHT, &mappings, &[(r#"{"g":"x"}"#, "unsure of g"), (r#"{"g":[]}"#, "accepted")]);
+        mappings["dynamic"] = "strict".into();
+        check(EIGHT, &mappings, &[(r#"{"g":"x"}"#, "b is not mapped and the mapping is strict")]);
+    }
+}

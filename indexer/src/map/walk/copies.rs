@@ -2,7 +2,7 @@
 
 use millrace_common::json::{Kind, Value};
 
-use super::{Member, Walk, Way, What, is_runtime};
+use super::{Member, Walk, Way, What};
 use crate::map::check::{Fit, Misfit};
 use crate::map::judge::{ignores_any_malformed, judge};
 use crate::map::plan::model::{Child, Dynamic, Field, FieldKind, Model};
@@ -84,12 +84,11 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 {
                     self.note_member(What::Unsure, way, member);
                 }
-                Child::Field(id) if !is_runtime(model.field(id)) => {
+                Child::Field(id) => {
                     let type_name = model.field(id).type_name.clone();
                     let what = What::Misfit { misfit: Misfit::ObjectForValue, type_name };
                     self.note(what, way, model.field(id).path.clone(), member);
                 }
-                Child::Field(_) => {}
                 Child::Object(id) => match model.object(id).dynamic {
                     Dynamic::Strict => {
                         self.note(What::Strict, way, missing(id).to_owned(), member);
