@@ -206,7 +206,9 @@ fn is_about(message: &str, field: &str, detail: &str) -> bool {
     ];
     // Of several fields that cannot be merged the server picks one by its own order.
     let is_merge = detail.contains("would be both")
-        && ["cannot be changed from type", "can't merge"].iter().any(|words| message.contains(words));
+        && ["cannot be changed from type", "can't merge", "conflicts with existing mapper"]
+            .iter()
+            .any(|words| message.contains(words));
     if field.trim().is_empty() || is_merge || nameless.iter().any(|words| message.contains(words)) {
         return true;
     }

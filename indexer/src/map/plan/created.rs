@@ -9,7 +9,7 @@ use serde_json::json;
 use super::compile;
 use super::dynamic::Detected;
 use super::model::{Child, Dynamic, FieldKind, Model};
-use crate::map::check::date::ParsedDate;
+use crate::map::check::date::{DateFormats, ParsedDate};
 use crate::map::check::number::{Parsed, is_java_long, java_double};
 use crate::map::check::text_of;
 use crate::map::server::Counting;
@@ -26,7 +26,27 @@ pub(in crate::map) struct Created {
     /// and each by itself.
     pub charge: u64,
     pub type_name: String,
+    /// Of a date.
+    pub date: Option<Date>,
     pub is_runtime: bool,
+}
+
+/// What new dates of one name must have in common.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::map) struct Date {
+    pub format: String,
+    /// It has the locale of the format that it was detected by, and not the usual one.
+    pub has_own_locale: bool,
+}
+
+impl Created {
+    /// Its type, and the format of a date.
+    pub(in crate::map) fn described(&self) -> String {
+        match &self.date {
+            Some(date) => format!("{} in {}", self.type_name, date.format),
+            None => self.type_name.clone(),
+        }
+    }
 }
 
 /// Names that documents on their way create, by path.
@@ -102,6 +122,14 @@ impl Detector<'_> {
             Detected::Date => Some(self.model.dynamic_dates.get(date_format)?.0.as_str()),
             _ => None,
         };
+        let mut created = self.leaf_of(path, name, detected, formats)?;
+        if let Some(date) = &mut created.date {
+            date.has_own_locale = formats.is_some_and(|formats| formats != DateFormats::DEFAULT);
+        }
+        Some(created)
+    }
+
+    fn leaf_of(self, path: &str, name: &str, detected: Detected, formats: Option<&str>) -> Option<Created> {
         if let Some(created) = self.by_template(path, name, detected, formats) {
             return created;
         }
@@ -159,7 +187,12 @@ impl Detector<'_> {
             Counting::AsMetAlone => 1,
             Counting::AtTheEnd => 0,
         };
-        Some(Created { cost: model.num_fields, charge, model, child, type_name, is_runtime: false })
+        let date = matches!(type_name.as_str(), "date" | "date_nanos").then(|| {
+            let default = DateFormats::default_of(type_name == "date_nanos", self.model.server);
+            let format = body.get("format").and_then(|format| format.as_str()).unwrap_or(default).to_owned();
+            Date { format, has_own_locale: false }
+        });
+        Some(Created { cost: model.num_fields, charge, model, child, type_name, date, is_runtime: false })
     }
 
     /// What a new object takes over from the one around it. OpenSearch looks at the mapping for it, and takes `true` where
@@ -179,7 +212,8 @@ impl Detector<'_> {
             model.fields[id as usize].kind = FieldKind::Runtime;
         }
         let cost = u64::from(self.model.server.counting == Counting::AsMet);
-        Some(Created { model, child, cost, charge: cost, type_name: type_name.to_owned(), is_runtime: true })
+        let type_name = type_name.to_owned();
+        Some(Created { model, child, cost, charge: cost, type_name, date: None, is_runtime: true })
     }
 
     /// What the value looks like, and for a date which of the root's formats it is in.

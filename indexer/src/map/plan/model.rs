@@ -185,14 +185,22 @@ impl Model {
         &self.fields[id as usize]
     }
 
-    /// The last thing that the mapping has on the way to `path`. Runtime fields stand in nobody's way.
+    /// The last thing that the mapping has on the way to `path`. Runtime fields stand in nobody's way, and fields in that of no
+    /// others where there are no subobjects.
     pub(in crate::map) fn nearest(&self, path: &str) -> Child {
-        let above = std::iter::successors(Some(path), |path| Some(path.rsplit_once('.')?.0));
-        let is_mapped = |child: &Child| match child {
-            Child::Field(id) => !matches!(self.field(*id).kind, FieldKind::Runtime),
-            Child::Object(_) => true,
-        };
-        above.skip(1).find_map(|above| self.find(above).filter(is_mapped)).unwrap_or(Child::Object(0))
+        let (mut id, mut rest) = (0, path);
+        while self.object(id).has_subobjects
+            && let Some((name, after)) = rest.split_once('.')
+        {
+            match self.object(id).children.get(name) {
+                Some(&Child::Object(inner)) => (id, rest) = (inner, after),
+                Some(&Child::Field(field)) if !matches!(self.field(field).kind, FieldKind::Runtime) => {
+                    return Child::Field(field);
+                }
+                _ => break,
+            }
+        }
+        Child::Object(id)
     }
 
     /// Whether an object above a dotted path is disabled.

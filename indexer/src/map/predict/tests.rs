@@ -309,3 +309,44 @@ fn a_copy_passes_a_runtime_field_on_its_way() {
         check(EIGHT, &mappings, &[(r#"{"g":"x"}"#, "b is not mapped and the mapping is strict")]);
     }
 }
+
+#[test]
+fn a_copy_passes_fields_on_its_way_where_there_are_no_subobjects() {
+    let mut mappings = json!({"subobjects": false, "properties": {
+        "b": {"type": "boolean"}, "g": {"type": "boolean", "copy_to": ["b.c.d"]}
+    }});
+    check(EIGHT, &mappings, &[(r#"{"g":true}"#, "unsure of g")]);
+    mappings["dynamic"] = "strict".into();
+    check(EIGHT, &mappings, &[(r#"{"g":true}"#, "b.c is not mapped and the mapping is strict")]);
+    mappings["dynamic"] = false.into();
+    check(EIGHT, &mappings, &[(r#"{"g":true}"#, "accepted")]);
+}
+
+#[test]
+fn new_dates_of_one_name_have_one_format() {
+    let slashes = "date in yyyy/MM/dd HH:mm:ss||yyyy/MM/dd||epoch_millis";
+    let usual = "date in strict_date_optional_time||epoch_millis";
+    let both = |first: &str, second: &str| format!("i1 would be both {first} and {second} in one document");
+    check(
+        EIGHT,
+        &json!({}),
+        &[
+            (r#"{"i1":["2020/01/01","2020-01-01"]}"#, &both(slashes, usual)),
+            (r#"{"i1":["2020-01-01","2020/01/01"]}"#, &both(usual, slashes)),
+            (r#"{"i1":["2020/01/01","2020/01/02"]}"#, "accepted"),
+        ],
+    );
+    let dates = |mapping: Value| json!({"dynamic_templates": [{"t": {"match": "*1", "mapping": mapping}}]});
+    check(
+        EIGHT,
+        &dates(json!({"type": "date", "ignore_malformed": true})),
+        &[
+            (r#"{"i1":["2020/01/01","zz"]}"#, &both(slashes, usual)),
+            (r#"{"i1":["zz","2020/01/01"]}"#, &both(usual, slashes)),
+            (r#"{"i1":["2020-01-01","zz",1]}"#, "accepted"),
+        ],
+    );
+    // The locales differ.
+    let yyyy = dates(json!({"type": "date", "format": "yyyy", "ignore_malformed": true}));
+    check(EIGHT, &yyyy, &[(r#"{"i1":["2020/01/01","x"]}"#, "unsure of i1"), (r#"{"i1":["y","x"]}"#, "accepted")]);
+}

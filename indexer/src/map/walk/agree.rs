@@ -35,13 +35,23 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 self.note(What::Unsure, way, path, member);
                 return Some(created);
             }
-            if first.type_name == created.type_name && first.is_runtime == created.is_runtime {
+            let formats = |created: &Created| created.date.as_ref().map(|date| date.format.clone());
+            let is_same = first.type_name == created.type_name && formats(first) == formats(&created);
+            if is_same && first.is_runtime == created.is_runtime {
                 let first = Arc::clone(first);
+                if first.date != created.date {
+                    // Whether locales are compared is the version's affair.
+                    self.note(What::Unsure, way, path.clone(), member);
+                }
                 // Noted again: the member that came first may not stay.
                 self.note(What::New(Arc::clone(&first)), way, path, member);
                 return Some(first);
             }
-            let what = What::Disagreement { first: first.type_name.clone(), second: created.type_name.clone() };
+            let describe = match first.type_name == created.type_name {
+                true => Created::described,
+                false => |created: &Created| created.type_name.clone(),
+            };
+            let what = What::Disagreement { first: describe(first), second: describe(&created) };
             self.note(what, way, path, member);
             // The value still meets the type that it asked for.
             return Some(Arc::new(created));

@@ -2,7 +2,7 @@
 
 use millrace_common::json::{Kind, Value};
 
-use super::{Member, Walk, Way, What};
+use super::{Member, Walk, Way, What, is_runtime};
 use crate::map::check::{Fit, Misfit};
 use crate::map::judge::{ignores_any_malformed, judge};
 use crate::map::plan::model::{Child, Dynamic, Field, FieldKind, Model};
@@ -60,7 +60,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
             // The copy enters the objects on the way as the document does.
             return;
         }
-        let missing = |parent| first_missing(&model.object(parent).path, target);
+        let missing = |parent| first_missing(model, &model.object(parent).path, target);
         match model.find(target) {
             Some(Child::Field(id)) => {
                 let judged = judge(model, model.field(id), member.value, &mut self.held);
@@ -128,11 +128,16 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
     }
 }
 
-/// The part of `target` up to the first name that is not in `parent`.
-fn first_missing<'t>(parent: &str, target: &'t str) -> &'t str {
+/// The part of `target` up to the first name that is not mapped in `parent`. Where there are no subobjects, fields above the
+/// target are passed by.
+fn first_missing<'t>(model: &Model, parent: &str, target: &'t str) -> &'t str {
     let start = if parent.is_empty() { 0 } else { parent.len() + 1 };
-    let end = target[start..].find('.').map_or(target.len(), |dot| start + dot);
-    &target[..end]
+    let is_field = |path: &str| match model.find(path) {
+        Some(Child::Field(id)) => !is_runtime(model.field(id)),
+        _ => false,
+    };
+    let dots = target[start..].match_indices('.').map(|(dot, _)| start + dot);
+    dots.map(|end| &target[..end]).find(|path| !is_field(path)).unwrap_or(target)
 }
 
 /// Whether a value has a leaf, other than `null` unless that counts.
