@@ -20,6 +20,7 @@ use serde::Deserialize;
 use self::logfmt::Logfmt;
 use self::own_fields::{Meeting, OwnFields};
 use self::pattern::Pattern;
+use self::splice::Plans;
 
 /// How an input's lines are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -51,16 +52,26 @@ impl Content {
         matches!(self, Self::Text)
     }
 
-    /// The JSON object that a line is, or is made into in `buffer`. It may still turn out not to be one.
-    fn object<'a>(&mut self, text: &'a str, read_time_ms: i64, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    /// The JSON object that a line is, or is made into in `buffer`.
+    fn object<'a>(
+        &mut self,
+        text: &'a str,
+        read_time_ms: i64,
+        buffer: &'a mut Vec<u8>,
+        parser: &'a mut Parser,
+    ) -> Option<json::Value<'a, 'a>> {
         buffer.clear();
-        let is_read = match self {
-            Self::Text => false,
-            Self::Json => return Some(text.as_bytes()),
+        let is_written = match self {
+            Self::Text | Self::Json => false,
             Self::Logfmt(logfmt) => logfmt.write_object(text, read_time_ms, buffer),
             Self::Pattern(pattern) => pattern.write_object(text, read_time_ms, buffer),
         };
-        is_read.then_some(buffer)
+        let parsed = match self {
+            Self::Json => parser.parse_text(text),
+            _ if is_written => parser.parse(buffer),
+            _ => return None,
+        };
+        parsed.ok().filter(|value| value.kind() == json::Kind::Object)
     }
 
     /// What a line is flagged with that is shipped as text although it should not be.
@@ -167,6 +178,7 @@ pub struct Wrapper<'a> {
 /// Encodes records, keeping its buffers between them.
 pub struct Encoder {
     parser: Parser,
+    plans: Plans,
     content: Content,
     /// The object that a line was made into.
     object: Vec<u8>,
@@ -180,7 +192,8 @@ impl Encoder {
 
     pub fn new(content: Content, encoding: &'static Encoding) -> Self {
         let encoding = (encoding != encoding_rs::UTF_8).then_some(encoding);
-        Self { parser: Parser::with_max_depth(Self::MAX_DEPTH), content, object: Vec::new(), encoding }
+        let parser = Parser::with_max_depth(Self::MAX_DEPTH);
+        Self { parser, plans: Plans::default(), content, object: Vec::new(), encoding }
     }
 
     /// Replaces `out` with the record of `line` and returns all its flags. What would exceed `max_record` is cut.
@@ -193,11 +206,9 @@ impl Encoder {
         out.clear();
         let is_whole = !line.flags.contains(Flags::TRUNCATED) && !line.flags.contains(Flags::PARTIAL);
         if is_whole
-            && let Some(object) = self.content.object(&text, line.read_time_ms, &mut self.object)
-            && let Ok(value) = self.parser.parse(object)
-            && value.kind() == json::Kind::Object
+            && let Some(value) = self.content.object(&text, line.read_time_ms, &mut self.object, &mut self.parser)
         {
-            let flags = splice::encode(value, line, own, out);
+            let flags = self.plans.encode(value, line, own, out);
             if out.len() <= line.max_record {
                 return flags;
             }

@@ -2,7 +2,8 @@
 
 use millrace_common::json::write_string;
 use millrace_common::record::SourceId;
-use serde_json::Value;
+use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::Flags;
 
@@ -44,6 +45,8 @@ pub enum FieldError {
 pub struct OwnFields {
     pub tree: Vec<(String, Own)>,
     pub leaves: Vec<Leaf>,
+    /// Equal for equal names of objects and values (64 bits of their hash).
+    pub names: u64,
     whole: Rendered,
     /// The members of each object of `tree`, for lines that have an object of the same name. `None` for plain values.
     inner: Vec<Option<Rendered>>,
@@ -125,7 +128,8 @@ impl OwnFields {
             _ => None,
         });
         let inner = inner.collect();
-        Ok(Self { tree, leaves, whole, inner })
+        let names = xxh3_64(names(&tree).to_string().as_bytes());
+        Ok(Self { tree, leaves, names, whole, inner })
     }
 
     /// Bytes of the members without offset and flags.
@@ -185,6 +189,15 @@ impl OwnFields {
     pub fn num_roots(&self) -> usize {
         self.tree.len()
     }
+}
+
+/// Names and objects, without values.
+fn names(members: &[(String, Own)]) -> Value {
+    let inner = members.iter().map(|(name, own)| match own {
+        Own::Object(members) => json!([name, names(members)]),
+        Own::Raw(_) | Own::Offset | Own::Flags => json!(name),
+    });
+    inner.collect()
 }
 
 fn push(parts: &mut [Vec<u8>], bytes: &[u8]) {

@@ -10,20 +10,13 @@ pub fn write(out: &mut Vec<u8>, epoch_ms: i64) {
     let ms_of_day = epoch_ms.rem_euclid(86_400_000) as u32;
     let (year, month, day) = civil_from_days(days);
     let (seconds, ms) = (ms_of_day / 1000, ms_of_day % 1000);
-    digits::<4>(out, year as u32);
-    out.push(b'-');
-    digits::<2>(out, month);
-    out.push(b'-');
-    digits::<2>(out, day);
-    out.push(b'T');
-    digits::<2>(out, seconds / 3600);
-    out.push(b':');
-    digits::<2>(out, seconds / 60 % 60);
-    out.push(b':');
-    digits::<2>(out, seconds % 60);
-    out.push(b'.');
-    digits::<3>(out, ms);
-    out.push(b'Z');
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    let parts = [(0..4, year as u32), (5..7, month), (8..10, day)];
+    let times = [(11..13, seconds / 3600), (14..16, seconds / 60 % 60), (17..19, seconds % 60), (20..23, ms)];
+    for (place, value) in parts.into_iter().chain(times) {
+        digits(&mut text[place], value);
+    }
+    out.extend_from_slice(&text);
 }
 
 /// As [`write`], with digits finer than milliseconds if there are any. For instants from 1970 on.
@@ -32,7 +25,9 @@ pub fn write_instant(out: &mut Vec<u8>, instant: Timestamp) {
     let finer = instant.subsec_nanosecond() as u32 % 1_000_000;
     if finer > 0 {
         out.pop();
-        digits::<6>(out, finer);
+        let mut text = [0; 6];
+        digits(&mut text, finer);
+        out.extend_from_slice(&text);
         while out.last() == Some(&b'0') {
             out.pop();
         }
@@ -40,13 +35,11 @@ pub fn write_instant(out: &mut Vec<u8>, instant: Timestamp) {
     }
 }
 
-fn digits<const N: usize>(out: &mut Vec<u8>, mut value: u32) {
-    let mut text = [b'0'; N];
+fn digits(text: &mut [u8], mut value: u32) {
     for digit in text.iter_mut().rev() {
         *digit = b'0' + (value % 10) as u8;
         value /= 10;
     }
-    out.extend_from_slice(&text);
 }
 
 /// Proleptic Gregorian date of a day since the epoch (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").

@@ -10,10 +10,11 @@ use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext, PurgeConfig};
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::{error, info, warn};
 
+use super::destination::Destination;
 use super::metadata::{MetadataWatch, Topic};
 use super::{Broker, Delivery, Outgoing, Refused};
 
@@ -68,6 +69,8 @@ pub struct KafkaBroker {
     log: Arc<Log>,
     topics: Arc<[Topic]>,
     producer: Arc<BaseProducer<Reports>>,
+    /// Of `producer`, by topic; those that were sent to.
+    destinations: Vec<Option<Destination>>,
     metadata: MetadataWatch,
     /// Reports of a producer that was replaced after a fatal error.
     orphaned: Vec<Delivery>,
@@ -98,6 +101,7 @@ impl KafkaBroker {
         Ok(Self {
             config,
             log,
+            destinations: topics.iter().map(|_| None).collect(),
             topics,
             producer,
             metadata,
@@ -150,6 +154,7 @@ impl KafkaBroker {
             Ok((producer, watch)) => {
                 let replaced = std::mem::replace(&mut self.producer, producer);
                 self.metadata = watch;
+                self.destinations.fill_with(|| None);
                 take(&replaced, &mut self.orphaned);
                 true
             }
@@ -220,17 +225,17 @@ impl Broker for KafkaBroker {
             return Err(Refused::Full);
         }
         let topic = &self.topics[record.topic];
-        let mut outgoing = BaseRecord::with_opaque_to(topic.name(), record.token)
-            .partition(record.partition)
-            .key(record.key)
-            .timestamp(record.timestamp_ms);
-        outgoing.payload = record.value;
-        self.producer.send(outgoing).map_err(|(error, _)| match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::QueueFull) => Refused::Full,
+        let destination = &mut self.destinations[record.topic];
+        if destination.is_none() {
+            *destination = Destination::new(&self.producer, topic.name());
+        }
+        let sent = destination.as_ref().map_or(Err(RDKafkaErrorCode::InvalidTopic), |topic| topic.send(&record));
+        sent.map_err(|code| match code {
+            RDKafkaErrorCode::QueueFull => Refused::Full,
             code => {
                 // The client refuses what it last heard of the topic, and would not ask again for minutes.
                 self.metadata.doubt(topic);
-                Refused::Error(code.unwrap_or(RDKafkaErrorCode::Fail))
+                Refused::Error(code)
             }
         })
     }

@@ -1,5 +1,6 @@
 //! Hands records to Kafka and reports what became of each.
 
+mod destination;
 pub mod kafka;
 mod metadata;
 
