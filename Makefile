@@ -54,7 +54,7 @@ docs: bootstrap ## Writes docs/configuration.md anew, from the programs
 check: bootstrap ## Format, lints, licences and bans, unit tests
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy $(ALL) --all-targets -- -D warnings
-	$(CARGO) test $(ALL) --lib --bins --test dependencies
+	$(CARGO) test $(ALL) --lib --bin shipper --test dependencies
 
 up: bootstrap servers ## Starts Kafka and Elasticsearch: with Docker if an engine answers, else as Java processes
 	$(CARGO) build $(ALL) --bin stack

@@ -1,3 +1,5 @@
+mod allocator;
+
 use std::io::Write as _;
 use std::sync::Arc;
 use std::thread;

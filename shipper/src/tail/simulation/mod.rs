@@ -735,7 +735,13 @@ fn no_line_is_lost_doubled_or_torn_under_random_faults() {
         return run(seed).unwrap();
     }
     let num_schedules = number("SIMULATION_SCHEDULES").unwrap_or(10_000);
-    let faults: Vec<_> = (0..num_schedules).filter_map(|seed| run(seed).err()).collect();
+    let num_threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = |first: usize| (first as u64..num_schedules).step_by(num_threads).filter_map(|seed| run(seed).err());
+    let faults: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..num_threads).map(|first| scope.spawn(move || share(first).collect::<Vec<_>>())).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
     let shown = &faults[..faults.len().min(5)];
     assert!(faults.is_empty(), "{} of {num_schedules} schedules failed: {shown:#?}", faults.len());
 }
