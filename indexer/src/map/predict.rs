@@ -152,9 +152,16 @@ impl Reading<'_> {
             known.type_name.clone_from(&new.type_name);
             return true;
         }
-        let is_copied_to = |field: &Field| field.copy_to.contains(&finding.path);
-        if matches!(new.child, Child::Object(_)) && self.model.fields.iter().any(is_copied_to) {
-            // Refused by the mapping that the document asks for: fields are not copied to objects.
+        // Refused by the mapping that the document asks for: fields are not copied to objects, nor by old servers to what would
+        // be a multi-field, mapped or not.
+        let is_below = |target: &String| target.rsplit_once('.').is_some_and(|(above, _)| above == finding.path);
+        let is_refused = |field: &Field| match new.child {
+            Child::Object(_) => field.copy_to.contains(&finding.path),
+            Child::Field(_) => {
+                self.model.server.has_old_parser && !new.is_runtime && field.copy_to.iter().any(is_below)
+            }
+        };
+        if self.model.fields.iter().any(is_refused) {
             self.unsure.get_or_insert_with(|| finding.path.clone());
         }
         let limits = &self.model.limits;

@@ -12,7 +12,7 @@ pub(super) struct Behaviour {
     /// - under `dynamic: false` the elements of an array with a dotted name are read as those of its last part;
     /// - a template that disables an object does not keep a dotted name from creating what is inside it;
     /// - the limit of depth is checked when new fields are merged, and terms that are too long when all else is done;
-    /// - numbers in strings may have any exponent, and booleans no `ignore_malformed`;
+    /// - booleans have no `ignore_malformed`;
     /// - a text of the form of a date makes its new name one, even if its month does not have the day, for patterns with `y`;
     /// - a year of ten digits ends the search among the formats of a date.
     pub has_old_parser: bool,
@@ -24,6 +24,8 @@ pub(super) struct Behaviour {
     pub reads_into_dates: bool,
     /// The `ignore_malformed` of a field covers objects too.
     pub ignores_objects: bool,
+    /// A zero in a string may have any exponent, also for a `long`.
+    pub has_any_zero: bool,
     /// `epoch_millis` takes a sign.
     pub has_signed_epochs: bool,
     /// `date_nanos` has a format of its own by default.
@@ -62,6 +64,7 @@ impl Behaviour {
             ignores_any_malformed: is_opensearch,
             reads_into_dates: !is_opensearch && server.major >= 9,
             ignores_objects: is_opensearch && server.major >= 3,
+            has_any_zero: is_opensearch,
             has_signed_epochs: !is_seven,
             has_nanos_format: !is_opensearch,
             holds_numbers: is_opensearch || (server.major, server.minor) >= (8, 9),

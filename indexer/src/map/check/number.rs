@@ -153,7 +153,7 @@ fn long_string(text: &str, server: Behaviour) -> Fit {
     let Some(exponent) = decimal.exponent else { return Fit::Unsure };
     let scale = decimal.fraction.len() as i64 - exponent;
     let is_zero = [decimal.whole, decimal.fraction].iter().all(|digits| digits.bytes().all(|b| b == b'0'));
-    if is_zero && server.has_old_parser {
+    if is_zero && server.has_any_zero {
         return Fit::Fits;
     }
     if scale < -19 {

@@ -350,3 +350,22 @@ fn new_dates_of_one_name_have_one_format() {
     let yyyy = dates(json!({"type": "date", "format": "yyyy", "ignore_malformed": true}));
     check(EIGHT, &yyyy, &[(r#"{"i1":["2020/01/01","x"]}"#, "unsure of i1"), (r#"{"i1":["y","x"]}"#, "accepted")]);
 }
+
+#[test]
+fn a_zero_of_a_large_exponent_is_a_long_to_opensearch_only() {
+    let mappings = json!({"properties": {"a": {"type": "long"}, "i": {"type": "integer"}}});
+    let refused = "a of type long is out of range for its type: \"0e20\"";
+    let accepted = [(r#"{"a":"0e19","i":"0e20"}"#, "accepted")];
+    for server in [SEVEN, EIGHT] {
+        check(server, &mappings, &[(r#"{"a":"0e20"}"#, refused)]);
+        check(server, &mappings, &accepted);
+    }
+    check(OPENSEARCH, &mappings, &[(r#"{"a":"0e20"}"#, "accepted")]);
+}
+
+#[test]
+fn a_new_field_above_the_target_of_a_copy_is_left_to_old_servers() {
+    let mappings = json!({"properties": {"g": {"type": "keyword", "copy_to": ["b.c"]}}});
+    check(OPENSEARCH, &mappings, &[(r#"{"b":1}"#, "unsure of b"), (r#"{"c":1}"#, "accepted")]);
+    check(EIGHT, &mappings, &[(r#"{"b":1}"#, "accepted")]);
+}
