@@ -3,7 +3,9 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --package millrace-shipper --package millrace-indexer \
+# jemalloc runs where pages are as large as where it was built, or smaller.
+RUN if [ "$(uname -m)" = aarch64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi \
+ && cargo build --release --locked --package millrace-shipper --package millrace-indexer \
  && install -D -t /out target/release/shipper target/release/indexer
 
 FROM debian:bookworm-slim

@@ -7,6 +7,12 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 export RUST_LIB_BACKTRACE := 0
 
 CARGO ?= cargo
+
+# jemalloc runs where pages are as large as where it was built, or smaller: kernels for aarch64 have up to 64 KiB.
+ifeq ($(shell uname -m),aarch64)
+export JEMALLOC_SYS_WITH_LG_PAGE ?= 16
+endif
+
 # One set of packages for every command: another one would mean other features of the libraries,
 # and building them a second time.
 ALL := --workspace --locked
