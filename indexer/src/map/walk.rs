@@ -245,7 +245,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 if field.takes_plainly(member.value) {
                     return;
                 }
-                if is_runtime(field) {
+                if field.is_runtime() {
                     return self.objects_in_runtime(place, way, member, member.value);
                 }
                 if place.has_subobjects || takes_objects(field) || !has_object(member.value) {
@@ -322,10 +322,6 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
 fn is_java_space(c: char) -> bool {
     matches!(c, '\u{9}'..='\u{d}' | '\u{1c}'..='\u{1f}')
         || (c.is_whitespace() && !matches!(c, '\u{85}' | '\u{a0}' | '\u{2007}' | '\u{202f}'))
-}
-
-fn is_runtime(field: &Field) -> bool {
-    matches!(field.kind, FieldKind::Runtime)
 }
 
 /// Whether an object is a value to the field, and no level of names.

@@ -40,12 +40,9 @@ pub(in crate::map) struct Date {
 }
 
 impl Created {
-    /// Its type, and the format of a date.
-    pub(in crate::map) fn described(&self) -> String {
-        match &self.date {
-            Some(date) => format!("{} in {}", self.type_name, date.format),
-            None => self.type_name.clone(),
-        }
+    /// Of a date.
+    pub(in crate::map) fn format(&self) -> Option<&str> {
+        Some(&self.date.as_ref()?.format)
     }
 }
 
@@ -122,14 +119,6 @@ impl Detector<'_> {
             Detected::Date => Some(self.model.dynamic_dates.get(date_format)?.0.as_str()),
             _ => None,
         };
-        let mut created = self.leaf_of(path, name, detected, formats)?;
-        if let Some(date) = &mut created.date {
-            date.has_own_locale = formats.is_some_and(|formats| formats != DateFormats::DEFAULT);
-        }
-        Some(created)
-    }
-
-    fn leaf_of(self, path: &str, name: &str, detected: Detected, formats: Option<&str>) -> Option<Created> {
         if let Some(created) = self.by_template(path, name, detected, formats) {
             return created;
         }
@@ -143,13 +132,13 @@ impl Detector<'_> {
             Detected::Date => json!({"type": "date", "format": formats}),
             other => json!({"type": other.default_type()}),
         };
-        self.compiled(path, &body)
+        self.compiled(path, &body, formats)
     }
 
     pub(in crate::map) fn object(self, path: &str, name: &str) -> Option<Created> {
         match self.by_template(path, name, Detected::Object, None) {
             Some(created) => created,
-            None => self.compiled(path, &json!({"type": "object"})),
+            None => self.compiled(path, &json!({"type": "object"}), None),
         }
     }
 
@@ -171,10 +160,10 @@ impl Detector<'_> {
             body.entry("format").or_insert_with(|| format.into());
         }
         let type_name = body.get("type").and_then(|t| t.as_str()).unwrap_or_default();
-        Some(if template.is_runtime { self.runtime(path, type_name) } else { self.compiled(path, &body) })
+        Some(if template.is_runtime { self.runtime(path, type_name) } else { self.compiled(path, &body, date_format) })
     }
 
-    fn compiled(self, path: &str, body: &serde_json::Value) -> Option<Created> {
+    fn compiled(self, path: &str, body: &serde_json::Value, date_format: Option<&str>) -> Option<Created> {
         let (model, child) =
             compile::template_field(path, body, self.inherited(path), (self.model.limits, self.model.server)).ok()?;
         let type_name = match child {
@@ -190,7 +179,7 @@ impl Detector<'_> {
         let date = matches!(type_name.as_str(), "date" | "date_nanos").then(|| {
             let default = DateFormats::default_of(type_name == "date_nanos", self.model.server);
             let format = body.get("format").and_then(|format| format.as_str()).unwrap_or(default).to_owned();
-            Date { format, has_own_locale: false }
+            Date { format, has_own_locale: date_format.is_some_and(|detected| detected != DateFormats::DEFAULT) }
         });
         Some(Created { cost: model.num_fields, charge, model, child, type_name, date, is_runtime: false })
     }

@@ -94,6 +94,10 @@ impl Field {
     pub fn takes_plainly(&self, value: Value<'_, '_>) -> bool {
         value.kind() == Kind::String && value.span().len() <= self.plain_bytes
     }
+
+    pub fn is_runtime(&self) -> bool {
+        matches!(self.kind, FieldKind::Runtime)
+    }
 }
 
 #[derive(Debug)]
@@ -194,9 +198,7 @@ impl Model {
         {
             match self.object(id).children.get(name) {
                 Some(&Child::Object(inner)) => (id, rest) = (inner, after),
-                Some(&Child::Field(field)) if !matches!(self.field(field).kind, FieldKind::Runtime) => {
-                    return Child::Field(field);
-                }
+                Some(&Child::Field(field)) if !self.field(field).is_runtime() => return Child::Field(field),
                 _ => break,
             }
         }

@@ -35,9 +35,8 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 self.note(What::Unsure, way, path, member);
                 return Some(created);
             }
-            let formats = |created: &Created| created.date.as_ref().map(|date| date.format.clone());
-            let is_same = first.type_name == created.type_name && formats(first) == formats(&created);
-            if is_same && first.is_runtime == created.is_runtime {
+            let is_same_type = first.type_name == created.type_name;
+            if is_same_type && first.format() == created.format() && first.is_runtime == created.is_runtime {
                 let first = Arc::clone(first);
                 if first.date != created.date {
                     // Whether locales are compared is the version's affair.
@@ -47,9 +46,9 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                 self.note(What::New(Arc::clone(&first)), way, path, member);
                 return Some(first);
             }
-            let describe = match first.type_name == created.type_name {
-                true => Created::described,
-                false => |created: &Created| created.type_name.clone(),
+            let describe = |created: &Created| match created.format().filter(|_| is_same_type) {
+                Some(format) => format!("{} in {format}", created.type_name),
+                None => created.type_name.clone(),
             };
             let what = What::Disagreement { first: describe(first), second: describe(&created) };
             self.note(what, way, path, member);

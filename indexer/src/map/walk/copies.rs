@@ -2,7 +2,7 @@
 
 use millrace_common::json::{Kind, Value};
 
-use super::{Member, Walk, Way, What, is_runtime};
+use super::{Member, Walk, Way, What};
 use crate::map::check::{Fit, Misfit};
 use crate::map::judge::{ignores_any_malformed, judge};
 use crate::map::plan::model::{Child, Dynamic, Field, FieldKind, Model};
@@ -133,7 +133,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
 fn first_missing<'t>(model: &Model, parent: &str, target: &'t str) -> &'t str {
     let start = if parent.is_empty() { 0 } else { parent.len() + 1 };
     let is_field = |path: &str| match model.find(path) {
-        Some(Child::Field(id)) => !is_runtime(model.field(id)),
+        Some(Child::Field(id)) => !model.field(id).is_runtime(),
         _ => false,
     };
     let dots = target[start..].match_indices('.').map(|(dot, _)| start + dot);

@@ -2,7 +2,7 @@
 
 use millrace_common::json::{Kind, Value};
 
-use super::{Member, Place, Walk, Way, What, is_java_space, is_runtime};
+use super::{Member, Place, Walk, Way, What, is_java_space};
 use crate::map::check::Misfit;
 use crate::map::plan::created::{Created, Detector};
 use crate::map::plan::model::{Child, Dynamic, Field, FieldKind, Model, Object};
@@ -52,7 +52,7 @@ impl<'m, 'p, 't> Walk<'m, 'p, 't> {
                     self.skip(member.value, Some((&way, member)));
                 }
             }
-            Some(&Child::Field(id)) if !is_runtime(place.model.field(id)) => {
+            Some(&Child::Field(id)) if !place.model.field(id).is_runtime() => {
                 self.object_in_field(place.model.field(id), &way, after, member);
             }
             Some(Child::Field(_)) | None => self.unmapped_step(place, &way, after, member),

@@ -5,7 +5,7 @@
 
 use millrace_common::json::{ByShape, Kind, Value};
 
-use super::{Place, is_runtime, takes_objects};
+use super::{Place, takes_objects};
 use crate::map::check::Fit;
 use crate::map::check::number::Held;
 use crate::map::judge::judge;
@@ -55,7 +55,7 @@ fn add_checks(place: Place<'_>, notes_unmapped: bool, object: Value<'_, '_>, che
             Some(&Child::Field(id)) => {
                 let field = place.model.field(id);
                 let holds_objects = takes_objects(field) || !matches!(value.kind(), Kind::Object | Kind::Array);
-                if is_runtime(field) || !field.copy_to.is_empty() || !(place.has_subobjects || holds_objects) {
+                if field.is_runtime() || !field.copy_to.is_empty() || !(place.has_subobjects || holds_objects) {
                     return None;
                 }
                 checks.push(Check { value: value.number(), field: id });
