@@ -87,7 +87,9 @@ impl Parser {
 
     /// Indexes `text`, which must be exactly one JSON value, white space around it allowed.
     pub fn parse<'p, 't>(&'p mut self, text: &'t [u8]) -> Result<Value<'p, 't>, SyntaxError> {
-        self.parse_text(std::str::from_utf8(text).map_err(|e| SyntaxError::InvalidUtf8 { at: e.valid_up_to() })?)
+        self.parse_text(
+            simdutf8::compat::from_utf8(text).map_err(|e| SyntaxError::InvalidUtf8 { at: e.valid_up_to() })?,
+        )
     }
 
     /// As [`Self::parse`], of what is known to be UTF-8.

@@ -8,6 +8,7 @@ use millrace_common::record::{RecordId, SourceId};
 use millrace_shipper::encode::event_time::EventTime;
 use millrace_shipper::encode::own_fields::{Origin, OwnFields};
 use millrace_shipper::encode::pattern::{Pattern, TIME_FIELD};
+use millrace_shipper::encode::timestamp::Moment;
 use millrace_shipper::encode::{Content, Encoder, Flags, Line};
 use millrace_shipper::frame::plain::next_event;
 use millrace_tests::bench::workload::Workload;
@@ -64,7 +65,7 @@ fn stages(criterion: &mut Criterion) {
                     let line = Line {
                         content: line.as_bytes(),
                         offset: 1_000,
-                        read_time_ms: 1_795_435_200_000,
+                        read_time: Moment::at(1_795_435_200_000),
                         flags: Flags::NONE,
                         max_record: 900 << 10,
                         wrapper: None,

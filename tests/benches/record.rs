@@ -13,6 +13,7 @@ use millrace_indexer::decode::{Identifier, Incoming};
 use millrace_indexer::map::{Actions, Flavor, Input, Plan, RuleOptions, ServerVersion, State};
 use millrace_indexer::route::{Router, RouterOptions};
 use millrace_shipper::encode::own_fields::{Origin, OwnFields};
+use millrace_shipper::encode::timestamp::Moment;
 use millrace_shipper::encode::{Content, Encoder, Flags, Line};
 use millrace_tests::bench::out::template;
 use millrace_tests::bench::workload::Workload;
@@ -34,7 +35,7 @@ fn records() -> (Vec<String>, Vec<String>) {
         let content = line.as_bytes();
         let (flags, max_record) = (Flags::NONE, 900 << 10);
         encoder.encode(
-            Line { content, offset, read_time_ms: WALL, flags, max_record, wrapper: None },
+            Line { content, offset, read_time: Moment::at(WALL), flags, max_record, wrapper: None },
             &own,
             &mut value,
         );

@@ -30,7 +30,7 @@ fn own(fields: &[(&str, Value)]) -> OwnFields {
 }
 
 fn line<'a>(content: &'a [u8], wrapper: Option<Wrapper<'a>>) -> Line<'a> {
-    Line { content, offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: 4096, wrapper }
+    Line { content, offset: 77, read_time: Moment::at(NOW), flags: Flags::NONE, max_record: 4096, wrapper }
 }
 
 fn encode_line(content: Content, line: Line<'_>, own: &OwnFields) -> (Value, Flags) {

@@ -21,6 +21,7 @@ use self::logfmt::Logfmt;
 use self::own_fields::{Meeting, OwnFields};
 use self::pattern::Pattern;
 use self::splice::Plans;
+use self::timestamp::Moment;
 
 /// How an input's lines are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -140,8 +141,7 @@ pub struct Line<'a> {
     pub content: &'a [u8],
     /// Position of the content's first byte in its source.
     pub offset: u64,
-    /// Milliseconds since the epoch.
-    pub read_time_ms: i64,
+    pub read_time: Moment,
     pub flags: Flags,
     /// Largest record in bytes.
     pub max_record: usize,
@@ -154,7 +154,7 @@ impl Line<'_> {
     fn write_time(&self, out: &mut Vec<u8>) {
         match self.wrapper.filter(|wrapper| timestamp::is_iso(wrapper.time)) {
             Some(wrapper) => out.extend_from_slice(wrapper.time.as_bytes()),
-            None => timestamp::write(out, self.read_time_ms),
+            None => out.extend_from_slice(self.read_time.text()),
         }
     }
 
@@ -206,7 +206,7 @@ impl Encoder {
         out.clear();
         let is_whole = !line.flags.contains(Flags::TRUNCATED) && !line.flags.contains(Flags::PARTIAL);
         if is_whole
-            && let Some(value) = self.content.object(&text, line.read_time_ms, &mut self.object, &mut self.parser)
+            && let Some(value) = self.content.object(&text, line.read_time.ms, &mut self.object, &mut self.parser)
         {
             let flags = self.plans.encode(value, line, own, out);
             if out.len() <= line.max_record {
@@ -225,7 +225,7 @@ impl Encoder {
             let (text, has_errors) = encoding.decode_without_bom_handling(content);
             return (text, !has_errors);
         }
-        match std::str::from_utf8(content) {
+        match simdutf8::basic::from_utf8(content) {
             Ok(text) => (Cow::Borrowed(text), true),
             Err(_) => (String::from_utf8_lossy(content), false),
         }

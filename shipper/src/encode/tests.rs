@@ -17,8 +17,14 @@ fn own(fields: &[(&str, Value, bool)]) -> OwnFields {
 
 fn encode(format: Content, content: &[u8], own: &OwnFields) -> (String, Flags) {
     let mut out = Vec::new();
-    let line =
-        Line { content, offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: 900 * 1024, wrapper: None };
+    let line = Line {
+        content,
+        offset: 77,
+        read_time: Moment::at(NOW),
+        flags: Flags::NONE,
+        max_record: 900 * 1024,
+        wrapper: None,
+    };
     let flags = Encoder::new(format, encoding_rs::UTF_8).encode(line, own, &mut out);
     (String::from_utf8(out).unwrap(), flags)
 }
@@ -35,8 +41,14 @@ const OWN: &str =
 
 fn encode_from(encoding: &'static Encoding, format: Content, content: &[u8]) -> (Value, Flags) {
     let mut out = Vec::new();
-    let line =
-        Line { content, offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: 900 * 1024, wrapper: None };
+    let line = Line {
+        content,
+        offset: 77,
+        read_time: Moment::at(NOW),
+        flags: Flags::NONE,
+        max_record: 900 * 1024,
+        wrapper: None,
+    };
     let flags = Encoder::new(format, encoding).encode(line, &own(&[]), &mut out);
     (serde_json::from_slice(&out).unwrap(), flags)
 }
@@ -193,7 +205,7 @@ proptest! {
         let line = if json { serde_json::json!({ "message": text }).to_string() } else { text.clone() };
         let format = if json { Content::Json } else { Content::Text };
         let mut out = Vec::new();
-        let line = Line { content: line.as_bytes(), offset: 77, read_time_ms: NOW, flags: Flags::NONE, max_record: limit, wrapper: None };
+        let line = Line { content: line.as_bytes(), offset: 77, read_time: Moment::at(NOW), flags: Flags::NONE, max_record: limit, wrapper: None };
         let flags = Encoder::new(format, encoding_rs::UTF_8).encode(line, &own(&[]), &mut out);
         prop_assert!(out.len() <= limit, "{} > {limit}", out.len());
         let record: Value = serde_json::from_slice(&out).unwrap();
@@ -250,7 +262,7 @@ proptest! {
             let own = &ours[own];
             let value = parser.parse(line.as_bytes()).unwrap();
             let wrapper = is_wrapped.then_some(Wrapper { time: "2026-01-02T03:04:05Z", stream: "stdout" });
-            let at = Line { content: line.as_bytes(), offset: 77, read_time_ms: NOW, flags: Flags::PARTIAL, max_record: 9999, wrapper };
+            let at = Line { content: line.as_bytes(), offset: 77, read_time: Moment::at(NOW), flags: Flags::PARTIAL, max_record: 9999, wrapper };
             let (mut spliced, mut merged) = (Vec::new(), Vec::new());
             let flags = plans.encode(value, at, own, &mut spliced);
             prop_assert_eq!(flags, merge::encode(value, at, own, &mut merged));

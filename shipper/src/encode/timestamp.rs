@@ -3,9 +3,28 @@
 use jiff::Timestamp;
 use millrace_common::json::{Kind, Value};
 
-/// Appends `2026-11-23T06:30:17.123Z`: always with seconds and three digits, because parsers of dates without them fail
-/// only on the full minute.
-pub fn write(out: &mut Vec<u8>, epoch_ms: i64) {
+/// A time and its text, which is the same for hundreds of lines.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Since the epoch.
+    pub ms: i64,
+    text: [u8; 24],
+}
+
+impl Moment {
+    pub fn at(ms: i64) -> Self {
+        Self { ms, text: text(ms) }
+    }
+
+    /// As `2026-11-23T06:30:17.123Z`.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+/// As `2026-11-23T06:30:17.123Z`: always with seconds and three digits, because parsers of dates without them fail only on
+/// the full minute.
+fn text(epoch_ms: i64) -> [u8; 24] {
     let days = epoch_ms.div_euclid(86_400_000);
     let ms_of_day = epoch_ms.rem_euclid(86_400_000) as u32;
     let (year, month, day) = civil_from_days(days);
@@ -16,12 +35,12 @@ pub fn write(out: &mut Vec<u8>, epoch_ms: i64) {
     for (place, value) in parts.into_iter().chain(times) {
         digits(&mut text[place], value);
     }
-    out.extend_from_slice(&text);
+    text
 }
 
-/// As [`write`], with digits finer than milliseconds if there are any. For instants from 1970 on.
+/// Appends it as [`Moment::text`] does, with digits finer than milliseconds if there are any. For instants from 1970 on.
 pub fn write_instant(out: &mut Vec<u8>, instant: Timestamp) {
-    write(out, instant.as_millisecond());
+    out.extend_from_slice(&text(instant.as_millisecond()));
     let finer = instant.subsec_nanosecond() as u32 % 1_000_000;
     if finer > 0 {
         out.pop();
@@ -143,9 +162,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn text(ms: i64) -> String {
-        let mut out = Vec::new();
-        write(&mut out, ms);
-        String::from_utf8(out).unwrap()
+        String::from_utf8(Moment::at(ms).text().to_vec()).unwrap()
     }
 
     proptest! {

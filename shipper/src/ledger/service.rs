@@ -103,7 +103,7 @@ pub fn start(settings: Settings, desk: Arc<Desk>, wake: impl Fn() + Send + 'stat
 
 impl Service {
     const LOOK_EVERY: Duration = Duration::from_secs(1);
-    /// How soon to ask for acknowledgements: the client does not tell of them by itself.
+    /// How soon to ask for acknowledgements.
     const ACK_PAUSE: Duration = Duration::from_millis(5);
     const MAX_ACK_PAUSE: Duration = Duration::from_millis(200);
 
@@ -203,7 +203,9 @@ impl Service {
         topics::create_missing(client, &[SOURCES], self.settings.topics.first().map_or("", String::as_str))
             .map_err(told)?;
         let told = |error: StartError| format!("{:#}", anyhow::Error::from(error));
-        let broker = KafkaBroker::new(client.clone(), &[SOURCES.to_owned()], Arc::clone(&self.settings.log));
+        // The thread asks by itself.
+        let wake = Arc::new(|| {});
+        let broker = KafkaBroker::new(client.clone(), &[SOURCES.to_owned()], Arc::clone(&self.settings.log), wake);
         Ok(Sender::new(broker.map_err(told)?, self.settings.host_id.clone()))
     }
 

@@ -14,11 +14,11 @@ use crate::checkpoint::row::Row;
 use crate::config::{Config, Ledger};
 use crate::ledger::recover::{self, Recovered};
 use crate::ledger::service;
-use crate::produce::kafka::KafkaBroker;
+use crate::produce::kafka::{KafkaBroker, Wake};
 use crate::status::Board;
 
 /// The producer, and how many records it takes before deliveries came back.
-pub(super) fn start_producer(config: &Config, log: &Arc<Log>) -> Result<(KafkaBroker, u64)> {
+pub(super) fn start_producer(config: &Config, log: &Arc<Log>, wake: Wake) -> Result<(KafkaBroker, u64)> {
     let mut client = client(config)?;
     // Our own budget holds records back before the client's queue does; the client's is the second line.
     let queue_kib = (config.max_inflight() / 1024 + config.max_record as u64 / 1024 + 1).to_string();
@@ -34,7 +34,7 @@ pub(super) fn start_producer(config: &Config, log: &Arc<Log>) -> Result<(KafkaBr
     let max_records = client.get("queue.buffering.max.messages").and_then(|text| text.parse().ok());
     // 0 is librdkafka's word for no limit.
     let max_records = max_records.filter(|&num| num > 0).unwrap_or(u64::MAX);
-    Ok((KafkaBroker::new(client, &config.topics, Arc::clone(log))?, max_records))
+    Ok((KafkaBroker::new(client, &config.topics, Arc::clone(log), wake)?, max_records))
 }
 
 pub(crate) fn client(config: &Config) -> Result<ClientConfig> {

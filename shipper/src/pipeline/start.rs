@@ -34,11 +34,11 @@ impl Process {
             }
             (loaded.rows, ledger.finished) = (recovered.rows, recovered.finished);
         }
-        let (broker, max_inflight_records) = clients::start_producer(&config, &self.log)?;
         let wake = {
             let waker = self.waker.clone();
             move || waker.wake()
         };
+        let (broker, max_inflight_records) = clients::start_producer(&config, &self.log, Arc::new(wake.clone()))?;
         ledger::service::start(ledger, Arc::clone(&desk), wake.clone()).context("cannot start the ledger's threads")?;
         let store = DiskStore::start(dir, wake).context("cannot start the checkpoint thread")?;
         info!(
@@ -72,8 +72,6 @@ impl Process {
             links: HashMap::new(),
             scan_took: Duration::ZERO,
             warned_of_files: 0,
-            acked_events: 0,
-            ack_pause: Loop::MIN_ACK_PAUSE,
         }
         .run()
     }

@@ -35,8 +35,6 @@ pub(super) struct Loop {
     pub(super) links: HashMap<PathBuf, PathBuf>,
     pub(super) scan_took: Duration,
     pub(super) warned_of_files: u64,
-    pub(super) acked_events: u64,
-    pub(super) ack_pause: Duration,
 }
 
 impl Loop {
@@ -47,8 +45,8 @@ impl Loop {
     /// Of the time, a tenth may go into scans that hints ask for.
     const SCAN_SHARE: u32 = 10;
     pub(super) const ACK_WAIT: Duration = Duration::from_millis(5);
-    pub(super) const MIN_ACK_PAUSE: Duration = Duration::from_millis(1);
-    const MAX_ACK_PAUSE: Duration = Duration::from_millis(50);
+    /// How soon to try again what waits for something that wakes nobody: a pause after a failure, partitions that are not known.
+    const RETRY_EVERY: Duration = Duration::from_millis(50);
     /// Less is in the noise of what the libraries take.
     const FEW_FILES: u64 = 500;
 
@@ -151,7 +149,9 @@ impl Loop {
     /// Sleeps until something may have changed, at most until `due`.
     fn rest(&mut self, due: Duration) {
         let mut pause = due.saturating_sub(self.clock.now().mono);
-        pause = pause.min(self.ack_pause().unwrap_or(pause));
+        if !self.tailer.is_idle() {
+            pause = pause.min(Self::RETRY_EVERY);
+        }
         let watch = self.watcher.as_fd();
         let mut fds =
             [PollFd::new(&watch, PollFlags::IN), PollFd::from_borrowed_fd(self.waker.0.as_fd(), PollFlags::IN)];
@@ -159,19 +159,6 @@ impl Loop {
         // An interrupted or failed poll is a short sleep at worst.
         let _ = rustix::event::poll(&mut fds, Some(&timeout));
         self.waker.clear();
-    }
-
-    /// How soon to ask for acknowledgements, if some are due: the client does not tell of them by itself. The longer
-    /// none come, the more rarely, so that a broker that is away costs nothing.
-    fn ack_pause(&mut self) -> Option<Duration> {
-        let acked = self.tailer.stats().acked_events;
-        let is_due = self.tailer.has_outstanding() || !self.tailer.is_idle();
-        if !is_due || acked != self.acked_events {
-            (self.acked_events, self.ack_pause) = (acked, Self::MIN_ACK_PAUSE);
-        } else {
-            self.ack_pause = (self.ack_pause * 2).min(Self::MAX_ACK_PAUSE);
-        }
-        is_due.then_some(self.ack_pause)
     }
 
     pub(super) fn scan(&mut self, now: Now) {

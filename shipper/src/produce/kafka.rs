@@ -15,6 +15,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use tracing::{error, info, warn};
 
 use super::destination::Destination;
+use super::events::Events;
 use super::metadata::{MetadataWatch, Topic};
 use super::{Broker, Delivery, Outgoing, Refused};
 
@@ -25,6 +26,16 @@ pub(super) struct Reports {
     deliveries: Mutex<Vec<Delivery>>,
     /// Outlives the producer, so that a new one does not tell everything again.
     log: Arc<Log>,
+    wake: Wake,
+}
+
+/// Called from other threads when there is something to poll.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+impl Reports {
+    pub(super) fn wake(&self) {
+        (self.wake)();
+    }
 }
 
 impl ClientContext for Reports {
@@ -67,8 +78,11 @@ impl ProducerContext for Reports {
 pub struct KafkaBroker {
     config: ClientConfig,
     log: Arc<Log>,
+    wake: Wake,
     topics: Arc<[Topic]>,
     producer: Arc<BaseProducer<Reports>>,
+    /// Of `producer`.
+    events: Events,
     /// Of `producer`, by topic; those that were sent to.
     destinations: Vec<Option<Destination>>,
     metadata: MetadataWatch,
@@ -93,14 +107,16 @@ pub enum StartError {
 
 impl KafkaBroker {
     /// Several producers may share a log, so that each trouble is told once.
-    pub fn new(config: ClientConfig, topics: &[String], log: Arc<Log>) -> Result<Self, StartError> {
-        let producer = create(&config, &log)?;
+    pub fn new(config: ClientConfig, topics: &[String], log: Arc<Log>, wake: Wake) -> Result<Self, StartError> {
+        let producer = create(&config, &log, &wake)?;
         let batch_bytes = batch_bytes(config.get("batch.size"));
         let topics: Arc<[Topic]> = topics.iter().map(|name| Topic::new(name)).collect();
         let metadata = MetadataWatch::start(config.clone(), Arc::clone(&producer), Arc::clone(&topics))?;
         Ok(Self {
             config,
             log,
+            wake,
+            events: Events::of(&producer),
             destinations: topics.iter().map(|_| None).collect(),
             topics,
             producer,
@@ -146,12 +162,13 @@ impl KafkaBroker {
     }
 
     fn replace(&mut self) -> bool {
-        let next = create(&self.config, &self.log).and_then(|producer| {
+        let next = create(&self.config, &self.log, &self.wake).and_then(|producer| {
             let watch = MetadataWatch::start(self.config.clone(), Arc::clone(&producer), Arc::clone(&self.topics))?;
             Ok((producer, watch))
         });
         match next {
             Ok((producer, watch)) => {
+                self.events = Events::of(&producer);
                 let replaced = std::mem::replace(&mut self.producer, producer);
                 self.metadata = watch;
                 self.destinations.fill_with(|| None);
@@ -177,18 +194,12 @@ impl KafkaBroker {
         );
     }
 
-    /// Takes what the client has ready. `BaseProducer::poll` serves one event and then spins through the last
-    /// millisecond of its wait, so it is never asked to wait.
+    /// Takes what the client has ready. Returns whether that was anything.
     fn drain(&mut self, deliveries: &mut Vec<Delivery>) -> bool {
         let before = deliveries.len();
-        loop {
-            let so_far = deliveries.len();
-            self.producer.poll(Duration::ZERO);
-            take(&self.producer, deliveries);
-            if deliveries.len() == so_far {
-                return so_far > before;
-            }
-        }
+        self.events.serve();
+        take(&self.producer, deliveries);
+        deliveries.len() > before
     }
 }
 
@@ -201,8 +212,9 @@ pub fn batch_bytes(option: Option<&str>) -> usize {
 
 const MIN_BATCH_BYTES: usize = 16 << 10;
 
-fn create(config: &ClientConfig, log: &Arc<Log>) -> Result<Arc<BaseProducer<Reports>>, StartError> {
-    let reports = Reports { login: Login::default(), deliveries: Mutex::new(Vec::new()), log: Arc::clone(log) };
+fn create(config: &ClientConfig, log: &Arc<Log>, wake: &Wake) -> Result<Arc<BaseProducer<Reports>>, StartError> {
+    let (deliveries, log, wake) = (Mutex::new(Vec::new()), Arc::clone(log), Arc::clone(wake));
+    let reports = Reports { login: Login::default(), deliveries, log, wake };
     Ok(Arc::new(kafka::create(config, reports)?))
 }
 

@@ -1,6 +1,7 @@
 //! Hands records to Kafka and reports what became of each.
 
 mod destination;
+mod events;
 pub mod kafka;
 mod metadata;
 

@@ -39,6 +39,7 @@ use crate::checkpoint::row::Row;
 use crate::checkpoint::store::Store;
 use crate::encode::own_fields::{Origin, OwnFields};
 use crate::encode::path_fields::InputFields;
+use crate::encode::timestamp::Moment;
 use crate::encode::{Content, Encoder};
 use crate::frame::Framing;
 use crate::frame::assemble::Assembler;
@@ -162,6 +163,8 @@ pub struct Tailer<F: FileSystem, B, S> {
     deliveries: Vec<Delivery>,
     buffer: Vec<u8>,
     value: Vec<u8>,
+    /// Of the record sent last.
+    read_time: Moment,
     stats: Stats,
     wall_ms: i64,
     /// The last bytes given up.
@@ -230,6 +233,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             deliveries: Vec::new(),
             buffer,
             value: Vec::new(),
+            read_time: Moment::at(0),
             stats: Stats::default(),
             wall_ms: 0,
             given: VecDeque::new(),

@@ -9,6 +9,7 @@ use super::source::Stamp;
 use super::{Now, Tailer, token};
 use crate::checkpoint::row::Guard;
 use crate::checkpoint::store::Store;
+use crate::encode::timestamp::Moment;
 use crate::encode::{Flags, Line, Wrapper};
 use crate::frame::assemble::{Open, Resume};
 use crate::produce::{Broker, Outgoing, Refused};
@@ -47,10 +48,13 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 return Err(Stop::Held);
             }
         };
+        if self.read_time.ms != read_time_ms {
+            self.read_time = Moment::at(read_time_ms);
+        }
         let line = Line {
             content: record.content,
             offset: record.offset,
-            read_time_ms,
+            read_time: self.read_time,
             flags: record.flags,
             max_record: source.max_record,
             wrapper: record.wrapper,
