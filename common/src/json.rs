@@ -4,8 +4,11 @@
 //! value, so digits, order, duplicates and spelling stay those of the text, and a document can be changed by splicing
 //! spans. The parser is not recursive: depth is limited by [`Parser::with_max_depth`], never by the stack.
 
+mod cursor;
+mod literal;
 mod scan;
 mod shapes;
+mod templates;
 mod text;
 mod vocabulary;
 
@@ -16,6 +19,7 @@ use std::ops::Range;
 
 use self::scan::Scan;
 use self::shapes::Shapes;
+use self::templates::Templates;
 use self::text::unescape;
 use self::vocabulary::Vocabulary;
 
@@ -67,6 +71,7 @@ pub struct Parser {
     open: Vec<u32>,
     vocabulary: Vocabulary,
     shapes: Shapes,
+    templates: Templates,
     max_depth: usize,
 }
 
@@ -81,8 +86,8 @@ impl Parser {
     pub const DEFAULT_MAX_DEPTH: usize = 1_000;
 
     pub fn with_max_depth(max_depth: usize) -> Self {
-        let (vocabulary, shapes) = (Vocabulary::default(), Shapes::default());
-        Self { nodes: Vec::new(), open: Vec::new(), vocabulary, shapes, max_depth }
+        let (vocabulary, shapes, templates) = (Vocabulary::default(), Shapes::default(), Templates::default());
+        Self { nodes: Vec::new(), open: Vec::new(), vocabulary, shapes, templates, max_depth }
     }
 
     /// Indexes `text`, which must be exactly one JSON value, white space around it allowed.
@@ -97,11 +102,17 @@ impl Parser {
         if u32::try_from(text.len()).is_err() {
             return Err(SyntaxError::TooLong);
         }
+        if let Some(template) = self.templates.fit(text.as_bytes()) {
+            return Ok(Value { text, nodes: self.templates.nodes(template), index: 0 });
+        }
         self.nodes.clear();
         self.open.clear();
         self.shapes.begin();
-        Scan { text: text.as_bytes(), at: 0, parser: self }.document()?;
-        self.nodes[0].mark = self.shapes.finish().map(|shape| shape.0);
+        Scan::of(text.as_bytes(), self).document()?;
+        if let Some(shape) = self.shapes.finish() {
+            self.nodes[0].mark = Some(shape.0);
+            self.templates.note(shape, text.as_bytes(), &self.nodes);
+        }
         Ok(Value { text, nodes: &self.nodes, index: 0 })
     }
 }

@@ -107,8 +107,9 @@ fn any_name() -> impl Strategy<Value = String> {
 /// Texts of objects and arrays in objects, with space at places, cut or not.
 fn any_texts() -> impl Strategy<Value = Vec<String>> {
     let colon = prop_oneof![8 => Just(":"), 1 => Just(" :"), 1 => Just(": "), 1 => Just("")];
-    let value =
-        prop_oneof![Just("{"), Just("7"), Just("\"7\""), Just("null"), Just("[]"), Just("[1,{},[2]]"), Just("}")];
+    let scalar =
+        prop_oneof![Just("7"), Just("-1.5e7"), Just("\"7\""), Just("\"\\u0037\\n\""), Just("null"), Just("true")];
+    let value = prop_oneof![3 => scalar, 1 => Just("{"), 1 => Just("[]"), 1 => Just("[1,{},[2]]"), 1 => Just("}")];
     let members = prop::collection::vec((any_name(), colon, value), 0..9);
     let text = (members, prop::option::weighted(0.1, any::<prop::sample::Index>())).prop_map(|(members, cut)| {
         let (mut text, mut num_open) = ("{".to_owned(), 1);

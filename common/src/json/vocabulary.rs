@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
+use super::literal::{self, Literal, Window};
+
 /// Stands for one name as written: names of equal ids are equal, whatever text and parser they are from. Nothing follows from
 /// ids that differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,32 +39,17 @@ pub(super) fn next_number(num_given: &AtomicU32) -> Option<NonZeroU32> {
     NonZeroU32::new(before + 1)
 }
 
-/// Quotes and colon included.
-const MOST_BYTES: usize = 32;
 const MOST_WORDS: usize = 256;
 /// Once there is no room, one of so many unknown names takes the place of the one learned first: names that never come again are
 /// not worth more.
 const REPLACE_EVERY: u32 = 16;
 
-type Bytes = [u64; MOST_BYTES / 8];
-
-/// `"name":` as it stands in a text.
 struct Word {
-    bytes: Bytes,
-    /// All ones where the bytes count.
-    mask: Bytes,
-    length: u8,
+    /// `"name":` as it stands in a text.
+    literal: Literal,
     id: NameId,
     /// Those that came after it: the last two that differ.
     next: [u16; 2],
-}
-
-impl Word {
-    fn is_at(&self, window: &Bytes) -> bool {
-        let parts = window.iter().zip(&self.bytes).zip(&self.mask);
-        let differences = parts.fold(0, |differences, ((text, word), mask)| differences | ((text ^ word) & mask));
-        differences == 0
-    }
 }
 
 #[derive(Default)]
@@ -80,12 +67,12 @@ impl Vocabulary {
     /// The name that `text` begins with, if it is one that is expected here: its length with quotes and colon, and its id.
     #[inline]
     pub(super) fn expected(&mut self, text: &[u8]) -> Option<(usize, NameId)> {
-        let window = bytes(&text.first_chunk().copied().unwrap_or_else(|| padded(text)));
+        let window = Window::of(text);
         for place in self.words.get(self.last)?.next {
             let word = self.words.get(usize::from(place))?;
-            if word.is_at(&window) {
+            if word.literal.is_at(&window) {
                 self.last = place.into();
-                return Some((word.length.into(), word.id));
+                return Some((word.literal.len(), word.id));
             }
         }
         None
@@ -93,7 +80,7 @@ impl Vocabulary {
 
     /// Notes that `text`, a name without escapes between its quotes and with its colon, came next. `None`: it is not learned.
     pub(super) fn learn(&mut self, text: &[u8]) -> Option<NameId> {
-        if text.len() > MOST_BYTES {
+        if text.len() > literal::MOST_BYTES {
             return None;
         }
         let place = match self.places.get(text) {
@@ -115,11 +102,8 @@ impl Vocabulary {
         if is_full && !self.num_unknown.is_multiple_of(REPLACE_EVERY) {
             return None;
         }
-        let mut mask = [0; MOST_BYTES];
-        mask[..text.len()].fill(u8::MAX);
         let place = if is_full { self.oldest } else { self.words.len() as u16 };
-        let (id, length) = (NameId::new()?, text.len() as u8);
-        let word = Word { bytes: bytes(&padded(text)), mask: bytes(&mask), length, id, next: [place; 2] };
+        let word = Word { literal: Literal::new(text), id: NameId::new()?, next: [place; 2] };
         match self.words.get_mut(usize::from(place)) {
             Some(replaced) => {
                 *replaced = word;
@@ -131,20 +115,4 @@ impl Vocabulary {
         self.places.insert(text.into(), place);
         Some(place)
     }
-}
-
-/// `text`, which is not longer.
-fn padded(text: &[u8]) -> [u8; MOST_BYTES] {
-    let mut padded = [0; MOST_BYTES];
-    padded[..text.len()].copy_from_slice(text);
-    padded
-}
-
-#[inline]
-fn bytes(window: &[u8; MOST_BYTES]) -> Bytes {
-    let mut bytes = Bytes::default();
-    for (bytes, chunk) in bytes.iter_mut().zip(window.chunks_exact(8)) {
-        *bytes = u64::from_ne_bytes(chunk.try_into().expect("chunks of eight bytes"));
-    }
-    bytes
 }
