@@ -13,8 +13,8 @@ ifeq ($(shell uname -m),aarch64)
 export JEMALLOC_SYS_WITH_LG_PAGE ?= 16
 endif
 
-# One set of packages for every command: another one would mean other features of the libraries,
-# and building them a second time.
+# One set of packages for every command: another one would mean other features of the libraries, and building them a second
+# time. So would programs without a test among them, as what only tests depend on asks for features, too.
 ALL := --workspace --locked
 
 # What is built for use names its commit. Tests do not, so that a commit costs them no new programs, and a source archive has none.
@@ -38,8 +38,8 @@ demo-monitoring: bootstrap servers ## Ten hosts and four faults: what the page, 
 # Most of a test is waiting for servers, so more run at a time than there are cores.
 test: export TESTS := 1
 test: check servers ## Checks, then tests the programs end to end on a real Kafka and a real Elasticsearch
-	$(CARGO) build $(ALL) --bins
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-5} $(CARGO) test $(ALL) --test end_to_end
+	$(CARGO) build $(ALL) --bins --test end_to_end
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-8} $(CARGO) test $(ALL) --test end_to_end
 
 test-heavy: bootstrap servers ## The long faults on top of `make test`: a hundred kills, long outages, a minute of fuzzing for each parser
 	$(CARGO) build $(ALL) --bins

@@ -180,6 +180,113 @@ proptest! {
     }
 }
 
+/// Objects and arrays with the names in them; a `null` stands for any value that is neither.
+fn any_arrangement() -> impl Strategy<Value = serde_json::Value> {
+    let name = prop_oneof![4 => "[a-c]{0,3}", 1 => "[a-c]{12,29}"];
+    Just(serde_json::Value::Null).prop_recursive(4, 24, 6, move |inner| {
+        prop_oneof![
+            1 => prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            3 => prop::collection::vec((name.clone(), inner), 0..6)
+                .prop_map(|members| members.into_iter().collect::<serde_json::Map<_, _>>().into()),
+        ]
+    })
+}
+
+/// The arrangement as text, with the next of `values` for each `null`.
+fn filled(arrangement: &serde_json::Value, values: &mut dyn Iterator<Item = &&str>) -> String {
+    match arrangement {
+        serde_json::Value::Object(members) => {
+            let members = members.iter().map(|(name, value)| format!("\"{name}\":{}", filled(value, values)));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        }
+        serde_json::Value::Array(elements) => {
+            format!("[{}]", elements.iter().map(|value| filled(value, values)).collect::<Vec<_>>().join(" ,"))
+        }
+        _ => values.next().copied().unwrap_or("null").to_owned(),
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_text_is_read_the_same_after_others_with_the_same_names(
+        arrangements in prop::collection::vec(any_arrangement(), 1..4),
+        texts in prop::collection::vec(
+            (any::<prop::sample::Index>(), any::<u64>(), prop::option::weighted(0.2, (any::<prop::sample::Index>(), 0..128_u8))),
+            1..40,
+        ),
+    ) {
+        const VALUES: [&str; 9] = ["null", "true", "false", "-0.5e+7", "12", "\"\"", "\"\\u00e4\\n\"", "\"of several words, \u{e4}\"", "x"];
+        let mut parser = Parser::default();
+        for (which, seed, damage) in texts {
+            let mut seed = seed;
+            let mut values = std::iter::repeat_with(|| {
+                seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                &VALUES[(seed >> 57) as usize % if damage.is_some() { 9 } else { 8 }]
+            });
+            let mut text = filled(which.get(&arrangements), &mut values).into_bytes();
+            if let Some((at, byte)) = damage {
+                let at = at.index(text.len());
+                text[at] = byte;
+            }
+            let mut other = Parser::default();
+            match (parser.parse(&text), other.parse(&text)) {
+                (Ok(value), Ok(expected)) => {
+                    prop_assert_eq!(places(value), places(expected));
+                    prop_assert_eq!(rebuild(value), rebuild(expected));
+                    let names = |value| keys(value).into_iter().map(|key| key.raw().to_owned()).collect::<Vec<_>>();
+                    prop_assert_eq!(names(value), names(expected));
+                }
+                (value, expected) => {
+                    prop_assert_eq!(value.err(), expected.err(), "{}", String::from_utf8_lossy(&text));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_is_only_compared_where_it_differs_in_values_alone() {
+    let mut parser = Parser::default();
+    let mut fits = |before: &str, text: &str| {
+        // A name comes a second time before it is known where it stands.
+        (0..2).for_each(|_| _ = parser.parse(before.as_bytes()));
+        parser.templates.fit(text.as_bytes()).is_some()
+    };
+    let long = r#"{"a":1,"kubernetes":{"labels":{"app.kubernetes.io/name":"x"},"k":[{},2]}} "#;
+    let other = r#"{"a":"\"","kubernetes":{"labels":{"app.kubernetes.io/name":-1e9},"k":[{},null]}} "#;
+    assert!(fits(long, other));
+    for (before, text) in [
+        (long, other.trim_end().to_owned()),
+        (long, other.to_owned() + "x"),
+        (long, other.replace("name", "names")),
+        (long, other.replace("{}", "[]")),
+        (long, other.replace("{},", "{} ,")),
+        (long, other.replace("-1e9", "-e9")),
+        (long, other.replace("-1e9", "{}")),
+        (long, other.replace("]}}", "]}")),
+        (r#"{"a":1}"#, r#"{"a":1"#.to_owned()),
+        (r#"{"a":1}"#, String::new()),
+    ] {
+        assert!(!fits(before, &text), "{text}");
+    }
+}
+
+#[test]
+fn templates_of_texts_that_take_turns_are_found_again() {
+    let (one, other) = (r#"{"a":1,"b":2}"#, r#"{"a":1,"c":[2]}"#);
+    let mut parser = Parser::default();
+    (0..8).for_each(|n| _ = parser.parse([one, other][n % 2].as_bytes()));
+    for n in 0..8 {
+        assert!(parser.templates.fit([one, other][n % 2].as_bytes()).is_some(), "{n}");
+    }
+    // Others that never come again take their places one by one, and no more room.
+    for n in 0..2_000 {
+        (0..2).for_each(|_| _ = parser.parse(format!("{{\"a\":[{}]}}", "1,".repeat(n % 150) + "1").as_bytes()));
+    }
+    (0..40).for_each(|_| _ = parser.parse(one.as_bytes()));
+    assert!(parser.templates.fit(one.as_bytes()).is_some());
+}
+
 /// Of every value its number, its name, and what it holds, but not what it is beside that.
 fn skeleton(value: Value<'_, '_>) -> String {
     let members = |(key, value): (Key<'_, '_>, _)| format!("{:?}:{},", key.raw(), skeleton(value));

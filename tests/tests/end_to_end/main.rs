@@ -2,6 +2,7 @@
 //! servers; those that stop, cut or reconfigure a server start their own. Tests of a row of the failure catalogue
 //! begin with the row's id.
 
+mod access_tokens;
 mod agreement;
 mod certificates;
 mod check_online;
@@ -42,5 +43,4 @@ mod shipper_limits;
 mod shipper_state;
 mod shipper_status;
 mod shipper_topics;
-mod tokens;
 mod untrusted;
