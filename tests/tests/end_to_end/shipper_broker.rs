@@ -162,6 +162,21 @@ fn p02_stopped_and_killed_while_the_broker_hangs() -> Result<()> {
 }
 
 #[test]
+fn an_acknowledgement_is_taken_when_it_comes() -> Result<()> {
+    const NUM: u64 = 8;
+    let rig = Rig::new("answers", 1)?;
+    let mut shipper = rig.start()?;
+    for number in 0..NUM {
+        rig.append("app.log", rig.lines("app.log", number..number + 1))?;
+        // The shipper has nothing else to wake up for but its look at all files, once a second.
+        shipper.wait_metric("shipper_acked_events_total", &[], LIMIT, |num| num == (number + 1) as f64)?;
+    }
+    let at_once = shipper.metric("shipper_ack_latency_seconds_bucket", &["le=\"0.25\""])?;
+    ensure!(at_once > (NUM / 2) as f64, "{at_once} of {NUM} acknowledgements within 250 ms");
+    shipper.stop()
+}
+
+#[test]
 fn p04_full_queue_resumes_and_memory_stays_bounded() -> Result<()> {
     let broker = Proxied::take()?;
     let mut rig = broker.rig("p04", 2)?;
