@@ -7,14 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_common::record::SourceId;
 
-use super::stalls::Seen;
+use super::stalls::{Examination, Seen};
 use crate::read::{Disk, FileSystem};
 
 #[derive(Default)]
 struct State {
     seen: HashMap<SourceId, Seen>,
-    /// The path whose examination is under way.
-    current: Option<PathBuf>,
+    current: Option<Examination>,
     num_changes: u64,
 }
 
@@ -47,8 +46,8 @@ impl Examiner {
         lock(&self.state).num_changes
     }
 
-    /// Shows what was found last of each, and the path whose examination has not returned.
-    pub fn look<T>(&self, show: impl FnOnce(&HashMap<SourceId, Seen>, Option<PathBuf>) -> T) -> T {
+    /// Shows what was found last of each, and what has not returned.
+    pub fn look<T>(&self, show: impl FnOnce(&HashMap<SourceId, Seen>, Option<Examination>) -> T) -> T {
         let state = lock(&self.state);
         show(&state.seen, state.current.clone())
     }
@@ -62,7 +61,7 @@ fn examine_all(inbox: &Receiver<Vec<(SourceId, PathBuf)>>, state: &Mutex<State>)
     while let Ok(paths) = inbox.recv() {
         let mut seen = HashMap::with_capacity(paths.len());
         for (id, path) in paths {
-            change(state, |state| state.current = Some(path.clone()));
+            change(state, |state| state.current = Some(Examination { path: path.clone(), number: state.num_changes }));
             // A path without a file is no stall: the file was deleted or renamed, and its descriptor is read on.
             let found = examine(&path);
             seen.extend(found.map(|found| (id, found)));

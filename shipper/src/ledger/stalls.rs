@@ -51,11 +51,18 @@ struct Mark {
     is_told: bool,
 }
 
+/// A look at a path that has not returned yet. The next look at the same path has another number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examination {
+    pub path: PathBuf,
+    pub number: u64,
+}
+
 pub struct Judge {
     patience: Duration,
     marks: BTreeMap<SourceId, Mark>,
-    /// The path whose examination is under way, and since when.
-    examined: Option<(PathBuf, Duration, i64)>,
+    /// What is under way, and since when.
+    examined: Option<(Examination, Duration, i64)>,
     is_examination_told: bool,
 }
 
@@ -65,14 +72,14 @@ impl Judge {
         Self { patience, marks: BTreeMap::new(), examined: None, is_examination_told: false }
     }
 
-    /// `seen` are the newest examinations, `examined` is the path whose examination has not returned yet.
+    /// `seen` are the newest examinations, `examined` is the one under way.
     pub fn judge<'a>(
         &mut self,
         now: Duration,
         wall_ms: i64,
         watched: impl Iterator<Item = (SourceId, &'a Watched)>,
         seen: &HashMap<SourceId, Seen>,
-        examined: Option<PathBuf>,
+        examined: Option<Examination>,
     ) -> Report {
         let watched: Vec<_> = watched.collect();
         let known: LazyCell<HashSet<_>, _> =
@@ -140,19 +147,19 @@ impl Judge {
     }
 
     /// A path that cannot even be examined lies on a file system that hangs.
-    fn judge_examination(&mut self, now: Duration, wall_ms: i64, path: Option<PathBuf>, report: &mut Report) {
+    fn judge_examination(&mut self, now: Duration, wall_ms: i64, examined: Option<Examination>, report: &mut Report) {
         let last = self.examined.take();
-        if last.as_ref().map(|(path, ..)| path) != path.as_ref()
+        if last.as_ref().map(|(last, ..)| last) != examined.as_ref()
             && std::mem::take(&mut self.is_examination_told)
-            && let Some((path, ..)) = &last
+            && let Some((last, ..)) = &last
         {
-            report.ended.push(path.clone());
+            report.ended.push(last.path.clone());
         }
-        let Some(path) = path else { return };
-        let (path, since, since_ms) = last.filter(|last| last.0 == path).unwrap_or((path, now, wall_ms));
+        let Some(examined) = examined else { return };
+        let (examined, since, since_ms) = last.filter(|last| last.0 == examined).unwrap_or((examined, now, wall_ms));
         if now >= since + self.patience {
             let stalled = Stalled {
-                path: path.to_string_lossy().into_owned(),
+                path: examined.path.to_string_lossy().into_owned(),
                 since_ms,
                 unread_bytes: 0,
                 reason: "the file system does not answer".to_owned(),
@@ -162,7 +169,7 @@ impl Judge {
             }
             report.stalled.push(stalled);
         }
-        self.examined = Some((path, since, since_ms));
+        self.examined = Some((examined, since, since_ms));
     }
 }
 
@@ -218,7 +225,7 @@ mod tests {
         assert!(!judged.is_at_rest(), "the path is another file");
         judge(&mut judged, 2, &[(file(1, 100, 100, false), (1, 100))]);
         assert!(judged.is_at_rest());
-        judged.judge(PATIENCE, 0, std::iter::empty(), &HashMap::new(), Some("/hung".into()));
+        judged.judge(PATIENCE, 0, std::iter::empty(), &HashMap::new(), Some(examination("/hung", 1)));
         assert!(!judged.is_at_rest());
     }
 
@@ -249,17 +256,23 @@ mod tests {
     #[test]
     fn a_path_that_cannot_be_examined_is_told() {
         let mut judged = Judge::new(PATIENCE);
-        let mut look = |second, path: Option<&str>| {
-            let examined = path.map(PathBuf::from);
+        let mut look = |second, path, number| {
+            let examined = Some(examination(path, number));
             judged.judge(Duration::from_secs(second), 0, std::iter::empty(), &HashMap::new(), examined)
         };
-        assert_eq!(look(0, Some("/hung")).stalled.len(), 0);
-        assert_eq!(look(29, Some("/hung")).stalled.len(), 0);
-        let report = look(30, Some("/hung"));
+        assert_eq!(look(0, "/hung", 1).stalled.len(), 0);
+        assert_eq!(look(29, "/hung", 1).stalled.len(), 0);
+        let report = look(30, "/hung", 1);
         assert_eq!((report.stalled.len(), report.begun.len()), (1, 1));
-        let report = look(31, Some("/hung"));
+        let report = look(31, "/hung", 1);
         assert_eq!((report.stalled.len(), report.begun.len()), (1, 0));
-        let report = look(32, Some("/next"));
+        let report = look(32, "/next", 2);
         assert_eq!((report.stalled.len(), report.ended.len()), (0, 1));
+        // Looks that each return are no hang, however often one is met under way.
+        assert!((33..100).all(|second| look(second, "/next", second).stalled.is_empty()));
+    }
+
+    fn examination(path: &str, number: u64) -> Examination {
+        Examination { path: path.into(), number }
     }
 }
