@@ -42,7 +42,7 @@ test: check servers ## Checks, then tests the programs end to end on a real Kafk
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} $(CARGO) test $(ALL) --test end_to_end
 
 test-heavy: bootstrap servers ## The long faults on top of `make test`: a hundred kills, long outages, a minute of fuzzing for each parser
-	$(CARGO) build $(ALL) --bins
+	$(CARGO) build $(ALL) --bins --test heavy
 	$(CARGO) test $(ALL) --test heavy
 	scripts/fuzz 60
 
@@ -78,7 +78,7 @@ dist: build ## Packs both programs: archives and packages for Debian in dist/, w
 
 dist-check: export TESTS := 1
 dist-check: dist servers ## Installs, runs, upgrades and removes the packages in a clean Debian (takes root and mmdebstrap)
-	$(CARGO) build $(ALL) --bins
+	$(CARGO) build $(ALL) --bins --test packages
 	$(CARGO) test $(ALL) --test packages
 
 bootstrap: ## Checks for compilers, Java and Maven, and installs what is missing where it may

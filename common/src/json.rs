@@ -7,6 +7,7 @@
 mod cursor;
 mod literal;
 mod scan;
+mod seldom;
 mod shapes;
 mod templates;
 mod text;

@@ -6,6 +6,7 @@
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU32;
 
+use super::seldom::Seldom;
 use super::vocabulary::{MOST_IDS, NameId, next_number};
 
 /// Stands for one arrangement of names, objects and arrays: in texts of equal shapes the values of equal numbers
@@ -72,8 +73,6 @@ struct Shape {
 /// Longer ones are not worth their memory.
 const MOST_PARTS: usize = 512;
 const NUM_PLACES: usize = 64;
-/// Where another shape was met before, one of so many takes its place: shapes that never come again are not worth more.
-const REPLACE_EVERY: u32 = 16;
 
 #[derive(Default)]
 pub(super) struct Shapes {
@@ -84,7 +83,8 @@ pub(super) struct Shapes {
     has_unknown: bool,
     /// By the first bits of their hash.
     met: Vec<Option<Shape>>,
-    num_unmet: u32,
+    /// Where another shape was met before.
+    unmet: Seldom,
 }
 
 impl Shapes {
@@ -130,8 +130,7 @@ impl Shapes {
             if *shape.parts == *self.parts {
                 return Some(shape.id);
             }
-            self.num_unmet = self.num_unmet.wrapping_add(1);
-            if !self.num_unmet.is_multiple_of(REPLACE_EVERY) {
+            if !self.unmet.is_time() {
                 return None;
             }
         }

@@ -5,6 +5,7 @@
 
 use super::cursor::Cursor;
 use super::literal::{self, Literal, Window};
+use super::seldom::Seldom;
 use super::shapes::ShapeId;
 use super::{Kind, Node};
 
@@ -31,7 +32,8 @@ struct Template {
     nodes: Vec<Node>,
     /// The one that came after it last time.
     next: usize,
-    num_misses: u32,
+    /// Texts of its shape that did not fit.
+    misses: Seldom,
 }
 
 impl Template {
@@ -66,7 +68,7 @@ impl Template {
             start = value_end;
         }
         let (pieces, closed) = (pieces.into(), closed.into());
-        Self { shape, pieces, closed, nodes: nodes.to_vec(), next, num_misses: 0 }
+        Self { shape, pieces, closed, nodes: nodes.to_vec(), next, misses: Seldom::default() }
     }
 
     /// Makes `nodes` those of `text`, if that differs from the template in values only. If not, they are those of no text.
@@ -112,15 +114,16 @@ pub(super) struct Templates {
     known: Vec<Template>,
     /// That of the last text.
     last: usize,
-    num_unmet: u32,
+    /// Shapes without a template, once there is no room.
+    unmet: Seldom,
+    /// The one to be replaced then.
+    oldest: usize,
 }
 
 /// More are not worth their memory.
 const MOST_TEMPLATES: usize = 16;
 const MOST_NODES: usize = 256;
 const MOST_BYTES: usize = 4 << 10;
-/// Shapes and spaces that never come again are not worth more than a look at one of so many.
-const REPLACE_EVERY: u32 = 16;
 
 impl Templates {
     /// The template that `text` fits, if it is the one that is expected.
@@ -147,8 +150,7 @@ impl Templates {
         let place = match known {
             Some(place) => {
                 let template = &mut self.known[place];
-                template.num_misses = template.num_misses.wrapping_add(1);
-                if template.num_misses.is_multiple_of(REPLACE_EVERY) {
+                if template.misses.is_time() {
                     *template = Template::of(shape, text, nodes, template.next);
                 }
                 place
@@ -159,11 +161,11 @@ impl Templates {
                 place
             }
             None => {
-                self.num_unmet = self.num_unmet.wrapping_add(1);
-                if !self.num_unmet.is_multiple_of(REPLACE_EVERY) {
+                if !self.unmet.is_time() {
                     return;
                 }
-                let place = (self.num_unmet / REPLACE_EVERY) as usize % MOST_TEMPLATES;
+                let place = self.oldest;
+                self.oldest = (place + 1) % MOST_TEMPLATES;
                 self.known[place] = Template::of(shape, text, nodes, place);
                 place
             }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::literal::{self, Literal, Window};
+use super::seldom::Seldom;
 
 /// Stands for one name as written: names of equal ids are equal, whatever text and parser they are from. Nothing follows from
 /// ids that differ.
@@ -40,9 +41,6 @@ pub(super) fn next_number(num_given: &AtomicU32) -> Option<NonZeroU32> {
 }
 
 const MOST_WORDS: usize = 256;
-/// Once there is no room, one of so many unknown names takes the place of the one learned first: names that never come again are
-/// not worth more.
-const REPLACE_EVERY: u32 = 16;
 
 struct Word {
     /// `"name":` as it stands in a text.
@@ -58,8 +56,8 @@ pub(super) struct Vocabulary {
     places: HashMap<Box<[u8]>, u16, Xxh3DefaultBuilder>,
     /// The word met last.
     last: usize,
-    num_unknown: u32,
-    /// The one to be replaced.
+    unknown: Seldom,
+    /// The one to be replaced once there is no room: that learned first.
     oldest: u16,
 }
 
@@ -97,9 +95,8 @@ impl Vocabulary {
     }
 
     fn add(&mut self, text: &[u8]) -> Option<u16> {
-        self.num_unknown = self.num_unknown.wrapping_add(1);
-        let is_full = self.words.len() == MOST_WORDS;
-        if is_full && !self.num_unknown.is_multiple_of(REPLACE_EVERY) {
+        let (is_time, is_full) = (self.unknown.is_time(), self.words.len() == MOST_WORDS);
+        if is_full && !is_time {
             return None;
         }
         let place = if is_full { self.oldest } else { self.words.len() as u16 };

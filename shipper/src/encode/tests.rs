@@ -15,17 +15,13 @@ fn own(fields: &[(&str, Value, bool)]) -> OwnFields {
     OwnFields::new(origin, &fields).unwrap()
 }
 
+fn line(content: &[u8]) -> Line<'_> {
+    Line { content, offset: 77, read_time: Moment::at(NOW), flags: Flags::NONE, max_record: 900 * 1024, wrapper: None }
+}
+
 fn encode(format: Content, content: &[u8], own: &OwnFields) -> (String, Flags) {
     let mut out = Vec::new();
-    let line = Line {
-        content,
-        offset: 77,
-        read_time: Moment::at(NOW),
-        flags: Flags::NONE,
-        max_record: 900 * 1024,
-        wrapper: None,
-    };
-    let flags = Encoder::new(format, encoding_rs::UTF_8).encode(line, own, &mut out);
+    let flags = Encoder::new(format, encoding_rs::UTF_8).encode(line(content), own, &mut out);
     (String::from_utf8(out).unwrap(), flags)
 }
 
@@ -41,15 +37,7 @@ const OWN: &str =
 
 fn encode_from(encoding: &'static Encoding, format: Content, content: &[u8]) -> (Value, Flags) {
     let mut out = Vec::new();
-    let line = Line {
-        content,
-        offset: 77,
-        read_time: Moment::at(NOW),
-        flags: Flags::NONE,
-        max_record: 900 * 1024,
-        wrapper: None,
-    };
-    let flags = Encoder::new(format, encoding).encode(line, &own(&[]), &mut out);
+    let flags = Encoder::new(format, encoding).encode(line(content), &own(&[]), &mut out);
     (serde_json::from_slice(&out).unwrap(), flags)
 }
 
@@ -205,8 +193,8 @@ proptest! {
         let line = if json { serde_json::json!({ "message": text }).to_string() } else { text.clone() };
         let format = if json { Content::Json } else { Content::Text };
         let mut out = Vec::new();
-        let line = Line { content: line.as_bytes(), offset: 77, read_time: Moment::at(NOW), flags: Flags::NONE, max_record: limit, wrapper: None };
-        let flags = Encoder::new(format, encoding_rs::UTF_8).encode(line, &own(&[]), &mut out);
+        let cut = Line { max_record: limit, ..self::line(line.as_bytes()) };
+        let flags = Encoder::new(format, encoding_rs::UTF_8).encode(cut, &own(&[]), &mut out);
         prop_assert!(out.len() <= limit, "{} > {limit}", out.len());
         let record: Value = serde_json::from_slice(&out).unwrap();
         if !flags.contains(Flags::TRUNCATED) {
@@ -262,7 +250,7 @@ proptest! {
             let own = &ours[own];
             let value = parser.parse(line.as_bytes()).unwrap();
             let wrapper = is_wrapped.then_some(Wrapper { time: "2026-01-02T03:04:05Z", stream: "stdout" });
-            let at = Line { content: line.as_bytes(), offset: 77, read_time: Moment::at(NOW), flags: Flags::PARTIAL, max_record: 9999, wrapper };
+            let at = Line { flags: Flags::PARTIAL, max_record: 9999, wrapper, ..self::line(line.as_bytes()) };
             let (mut spliced, mut merged) = (Vec::new(), Vec::new());
             let flags = plans.encode(value, at, own, &mut spliced);
             prop_assert_eq!(flags, merge::encode(value, at, own, &mut merged));

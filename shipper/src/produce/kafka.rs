@@ -268,7 +268,7 @@ impl Broker for KafkaBroker {
         }
         deliveries.append(&mut self.orphaned);
         if !self.drain(deliveries) && !wait.is_zero() {
-            #[expect(clippy::disallowed_methods, reason = "an edge: the client has nothing to wait on")]
+            #[expect(clippy::disallowed_methods, reason = "an edge: only the end of a pipeline waits here")]
             std::thread::sleep(wait);
             self.drain(deliveries);
         }
