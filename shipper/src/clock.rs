@@ -21,3 +21,9 @@ impl Clock {
         Now { wall_ms: wall.as_millis() as i64, mono: self.started.elapsed() }
     }
 }
+
+/// Microseconds since the epoch.
+#[expect(clippy::disallowed_methods, reason = "an edge: the one place that reads the clocks for the threads")]
+pub fn wall_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_micros() as i64
+}

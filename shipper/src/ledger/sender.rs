@@ -151,6 +151,7 @@ impl Sender {
         let outgoing = Outgoing { topic: 0, partition: 0, key, value, timestamp_ms: now.wall_ms, token };
         match self.broker.send(outgoing) {
             Ok(()) => {
+                self.broker.dispatch();
                 self.num_sent += 1;
                 Some(token)
             }

@@ -14,10 +14,12 @@ use rdkafka::producer::{BaseProducer, Producer, ProducerContext, PurgeConfig};
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::{error, info, warn};
 
+use super::bundle::Bundle;
 use super::destination::Destination;
 use super::events::Events;
 use super::metadata::{MetadataWatch, Topic};
 use super::{Broker, Delivery, Outgoing, Refused};
+use crate::clock;
 
 /// Collects delivery reports on the thread that polls.
 pub(super) struct Reports {
@@ -85,9 +87,14 @@ pub struct KafkaBroker {
     events: Events,
     /// Of `producer`, by topic; those that were sent to.
     destinations: Vec<Option<Destination>>,
+    /// Records that `producer` was not given yet.
+    bundle: Bundle,
+    /// Of the records of `bundle`, and of those that follow.
+    read_time_ms: i64,
     metadata: MetadataWatch,
-    /// Reports of a producer that was replaced after a fatal error.
+    /// What became of records without a report of `producer`: of a bundle that was refused, of a producer that was replaced.
     orphaned: Vec<Delivery>,
+    max_message_bytes: usize,
     /// A record larger than this travels alone.
     batch_bytes: usize,
     /// The producer takes nothing until it is empty, and is then replaced by one with smaller batches.
@@ -110,6 +117,7 @@ impl KafkaBroker {
     pub fn new(config: ClientConfig, topics: &[String], log: Arc<Log>, wake: Wake) -> Result<Self, StartError> {
         let producer = create(&config, &log, &wake)?;
         let batch_bytes = batch_bytes(config.get("batch.size"));
+        let max_message_bytes = max_message_bytes(config.get("message.max.bytes"));
         let topics: Arc<[Topic]> = topics.iter().map(|name| Topic::new(name)).collect();
         let metadata = MetadataWatch::start(config.clone(), Arc::clone(&producer), Arc::clone(&topics))?;
         Ok(Self {
@@ -120,8 +128,11 @@ impl KafkaBroker {
             destinations: topics.iter().map(|_| None).collect(),
             topics,
             producer,
+            bundle: Bundle::default(),
+            read_time_ms: 0,
             metadata,
             orphaned: Vec::new(),
+            max_message_bytes,
             batch_bytes,
             is_shrinking: false,
             delays: Delays::new(Duration::from_millis(500), Duration::from_secs(10)),
@@ -151,6 +162,7 @@ impl KafkaBroker {
         if is_first {
             error!(reason, "the producer is lost");
         }
+        self.bundle.fail(RDKafkaErrorCode::PurgeQueue, &mut self.orphaned);
         self.producer.purge(PurgeConfig::default().queue().inflight());
         self.producer.poll(Duration::from_millis(100));
         if let Err(cause) = self.producer.flush(PATIENCE) {
@@ -194,6 +206,19 @@ impl KafkaBroker {
         );
     }
 
+    fn destination(&mut self, topic: usize) -> Result<&Destination, RDKafkaErrorCode> {
+        let destination = &mut self.destinations[topic];
+        if destination.is_none() {
+            *destination = Destination::new(&self.producer, self.topics[topic].name());
+        }
+        destination.as_ref().ok_or(RDKafkaErrorCode::InvalidTopic)
+    }
+
+    /// The client refuses what it last heard of the topic, and would not ask again for minutes.
+    fn doubt(&self, topic: usize) {
+        self.metadata.doubt(&self.topics[topic]);
+    }
+
     /// Takes what the client has ready. Returns whether that was anything.
     fn drain(&mut self, deliveries: &mut Vec<Delivery>) -> bool {
         let before = deliveries.len();
@@ -205,6 +230,13 @@ impl KafkaBroker {
 
 /// The size of a batch at most, by the option `batch.size`, if it is set.
 pub fn batch_bytes(option: Option<&str>) -> usize {
+    /// That of librdkafka.
+    const DEFAULT: usize = 1_000_000;
+    option.and_then(|text| text.parse().ok()).unwrap_or(DEFAULT)
+}
+
+/// The size of a message at most, by the option `message.max.bytes`, if it is set.
+fn max_message_bytes(option: Option<&str>) -> usize {
     /// That of librdkafka.
     const DEFAULT: usize = 1_000_000;
     option.and_then(|text| text.parse().ok()).unwrap_or(DEFAULT)
@@ -232,37 +264,69 @@ impl Broker for KafkaBroker {
         self.topics[topic].leader(partition)
     }
 
+    fn read_time_ms(&mut self, turn_ms: i64) -> i64 {
+        if self.bundle.is_empty() || self.read_time_ms < turn_ms {
+            self.read_time_ms = clock::wall_us().div_euclid(1000).max(turn_ms);
+        }
+        self.read_time_ms
+    }
+
     fn send(&mut self, record: Outgoing<'_>) -> Result<(), Refused> {
         if self.is_shrinking {
             return Err(Refused::Full);
         }
-        let topic = &self.topics[record.topic];
-        let destination = &mut self.destinations[record.topic];
-        if destination.is_none() {
-            *destination = Destination::new(&self.producer, topic.name());
+        let goes_alone = !Bundle::suits(&record, self.max_message_bytes);
+        if goes_alone || !self.bundle.has_room_for(&record) {
+            self.dispatch();
+            if !self.bundle.is_empty() {
+                return Err(Refused::Full);
+            }
         }
-        let sent = destination.as_ref().map_or(Err(RDKafkaErrorCode::InvalidTopic), |topic| topic.send(&record));
+        if !goes_alone {
+            self.bundle.push(&record);
+            if self.bundle.is_full() {
+                self.dispatch();
+            }
+            return Ok(());
+        }
+        let sent = self.destination(record.topic).and_then(|topic| topic.send(&record));
         sent.map_err(|code| match code {
             RDKafkaErrorCode::QueueFull => Refused::Full,
             code => {
-                // The client refuses what it last heard of the topic, and would not ask again for minutes.
-                self.metadata.doubt(topic);
+                self.doubt(record.topic);
                 Refused::Error(code)
             }
         })
+    }
+
+    fn dispatch(&mut self) {
+        if self.bundle.is_empty() {
+            return;
+        }
+        let topic = self.bundle.topic();
+        let mut bundle = std::mem::take(&mut self.bundle);
+        match self.destination(topic).and_then(|topic| bundle.hand_over(topic, clock::wall_us())) {
+            Ok(()) | Err(RDKafkaErrorCode::QueueFull) => {}
+            Err(code) => {
+                self.doubt(topic);
+                bundle.fail(code, &mut self.orphaned);
+            }
+        }
+        self.bundle = bundle;
     }
 
     fn poll(&mut self, wait: Duration, deliveries: &mut Vec<Delivery>) {
         if let Some(reason) = self.is_lost() {
             self.recreate(&reason);
         }
+        self.dispatch();
         if self.is_shrinking {
             // Another topic may never give its records back by itself.
             if self.topics.len() > 1 {
                 self.producer.purge(PurgeConfig::default().queue().inflight());
             }
             // All reports of the old batches are settled by now: the last call gave them.
-            if self.producer.in_flight_count() == 0 {
+            if self.producer.in_flight_count() == 0 && self.bundle.is_empty() {
                 self.shrink_batches();
             }
         }

@@ -1,5 +1,6 @@
 //! Hands records to Kafka and reports what became of each.
 
+mod bundle;
 mod destination;
 mod events;
 pub mod kafka;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use rdkafka::types::RDKafkaErrorCode;
 
 /// A record on its way. `token` comes back with its [`Delivery`].
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing<'a> {
     /// Index of the topic, in the order of the settings.
     pub topic: usize,
@@ -20,6 +22,13 @@ pub struct Outgoing<'a> {
     /// Kafka timestamp: the read time, milliseconds since the epoch.
     pub timestamp_ms: i64,
     pub token: usize,
+}
+
+impl Outgoing<'_> {
+    /// Of key and value.
+    pub fn num_bytes(&self) -> usize {
+        self.key.len() + self.value.map_or(0, <[u8]>::len)
+    }
 }
 
 /// What became of one record.
@@ -49,7 +58,14 @@ pub trait Broker {
         let _ = (topic, partition);
         None
     }
+    /// The read time of the next record, milliseconds since the epoch: that of the turn, or a later one.
+    fn read_time_ms(&mut self, turn_ms: i64) -> i64 {
+        turn_ms
+    }
+    /// Takes a record, which may wait for others until [`Self::dispatch`]. If it is refused then, its delivery fails.
     fn send(&mut self, record: Outgoing<'_>) -> Result<(), Refused>;
+    /// Sends the records that wait off, as far as the client takes them; the next call goes on.
+    fn dispatch(&mut self) {}
     /// Appends the deliveries that arrived, waiting for the first up to `wait`.
     fn poll(&mut self, wait: Duration, deliveries: &mut Vec<Delivery>);
     /// Whether a record of `num_bytes` (key and value) that was refused for its size is too large by itself. If it may

@@ -252,6 +252,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.rewind_failed(now);
         self.wake_held();
         let is_taken = self.pump_ready(now);
+        self.broker.dispatch();
         self.tell_stalls(now);
         self.save_if_due(now);
         is_taken && !self.ready.is_empty() && !self.topics.is_full()

@@ -41,7 +41,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let CoveredRange { start, .. } = record.id.range;
         let end = record.id.range.end();
-        let read_time_ms = match source.stamp(start, end, now.wall_ms) {
+        let read_time_ms = match source.stamp(start, end, self.broker.read_time_ms(now.wall_ms)) {
             Stamp::Time(read_time_ms) => read_time_ms,
             Stamp::Noted => {
                 self.wait_for_save(slot);

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
 use millrace_tests::process::Launch;
 use millrace_tests::rig::{LIMIT, Rig};
 use millrace_tests::writer::{Format, Traffic};
+use serde_json::Value;
 
 #[test]
 fn text_and_json_lines_arrive_once_and_a_stop_is_clean() -> Result<()> {
@@ -41,6 +43,26 @@ fn run_until_the_end_of_the_files_sends_unterminated_lines_too() -> Result<()> {
     rig.check_sent_once()?;
     rig.run_until_eof()?;
     rig.check_sent_once()
+}
+
+/// Many records go to librdkafka in one call, which looks at the clock itself: only an interruption in between may show.
+#[test]
+fn kafkas_time_of_a_record_is_its_read_time() -> Result<()> {
+    let rig = Rig::new("read-time", 1)?;
+    rig.append("app.log", rig.lines("app.log", 0..50_000))?;
+    rig.run_until_eof()?;
+    let records = rig.records()?;
+    ensure!(records.len() == 50_000, "{} records", records.len());
+    let mut num_later = 0;
+    for record in &records {
+        let value: Value = serde_json::from_slice(&record.value)?;
+        let read_time: Timestamp = value["@timestamp"].as_str().context("no time")?.parse()?;
+        let late_ms = record.timestamp.context("no Kafka timestamp")? - read_time.as_millisecond();
+        ensure!((0..5000).contains(&late_ms), "{late_ms} ms: {value}");
+        num_later += usize::from(late_ms > 0);
+    }
+    ensure!(num_later * 20 < records.len(), "{num_later} records have a later time");
+    Ok(())
 }
 
 #[test]

@@ -43,14 +43,22 @@ pub struct Producer {
     topics: Rc<RefCell<Topics>>,
     rows: Rc<RefCell<Rows>>,
     queues: BTreeMap<(usize, i32), VecDeque<Queued>>,
+    /// Not under way before the next dispatch. Of one partition.
+    waiting: VecDeque<Queued>,
+    failed: Vec<Delivery>,
 }
 
 pub const CAPACITY: usize = 8;
+const MAX_WAITING: usize = 3;
 
 impl Producer {
     pub fn new(topics: Rc<RefCell<Topics>>, rows: Rc<RefCell<Rows>>) -> Self {
         topics.borrow_mut().taken.clear();
-        Self { topics, rows, queues: BTreeMap::new() }
+        Self { topics, rows, queues: BTreeMap::new(), waiting: VecDeque::new(), failed: Vec::new() }
+    }
+
+    fn has_room(&self) -> bool {
+        self.queues.values().map(VecDeque::len).sum::<usize>() < CAPACITY
     }
 }
 
@@ -71,10 +79,15 @@ impl Broker for Producer {
     }
 
     fn send(&mut self, record: Outgoing<'_>) -> Result<(), Refused> {
-        let mut topics = self.topics.borrow_mut();
-        if self.queues.values().map(VecDeque::len).sum::<usize>() >= CAPACITY {
+        let lane = |message: &Message| (message.topic, message.partition);
+        let is_another = |queued: &Queued| lane(&queued.message) != (record.topic, record.partition);
+        if self.waiting.len() >= MAX_WAITING || self.waiting.front().is_some_and(is_another) {
+            self.dispatch();
+        }
+        if !self.waiting.is_empty() && !self.has_room() {
             return Err(Refused::Full);
         }
+        let mut topics = self.topics.borrow_mut();
         if !topics.is_healthy && topics.random.chance(1) {
             return Err(Refused::Error(RDKafkaErrorCode::UnknownTopic));
         }
@@ -87,12 +100,29 @@ impl Broker for Producer {
             value: record.value.unwrap_or_default().to_vec(),
             timestamp_ms: record.timestamp_ms,
         };
-        let queue = (record.topic, record.partition);
-        self.queues.entry(queue).or_default().push_back(Queued { message, token: record.token });
+        self.waiting.push_back(Queued { message, token: record.token });
         Ok(())
     }
 
+    fn dispatch(&mut self) {
+        while self.has_room()
+            && let Some(queued) = self.waiting.pop_front()
+        {
+            let mut topics = self.topics.borrow_mut();
+            if !topics.is_healthy && topics.random.chance(1) {
+                let error = Some(RDKafkaErrorCode::UnknownTopic);
+                let refused = std::iter::once(queued).chain(self.waiting.drain(..));
+                let failed = |Queued { message, token }| Delivery { token, timestamp_ms: message.timestamp_ms, error };
+                self.failed.extend(refused.map(failed));
+                return;
+            }
+            let lane = (queued.message.topic, queued.message.partition);
+            self.queues.entry(lane).or_default().push_back(queued);
+        }
+    }
+
     fn poll(&mut self, _wait: Duration, deliveries: &mut Vec<Delivery>) {
+        deliveries.append(&mut self.failed);
         let mut topics = self.topics.borrow_mut();
         for (&(topic, _), queue) in &mut self.queues {
             let answered = match topics.is_hung[topic] {
