@@ -1,6 +1,6 @@
 //! Records that are handed to librdkafka in one call.
 //!
-//! A call for one record takes a lock of the topic and looks at two clocks, which is a tenth of all that the record costs.
+//! A call for each record takes a lock of the topic and looks at two clocks: a sixth of all that a record costs.
 
 use rdkafka::types::RDKafkaErrorCode;
 
@@ -32,7 +32,7 @@ impl Bundle {
 
     /// Whether the record may go with others: not if the client may refuse it for its size, as those behind it would be taken.
     pub(super) fn suits(record: &Outgoing<'_>, max_message_bytes: usize) -> bool {
-        /// Librdkafka counts up to about 100 bytes besides key and value.
+        /// librdkafka counts up to about 100 bytes besides key and value.
         const FRAME_BYTES: usize = 256;
         let num_bytes = record.num_bytes();
         record.value.is_some() && num_bytes <= Self::MAX_RECORD_BYTES && num_bytes + FRAME_BYTES <= max_message_bytes

@@ -19,7 +19,8 @@ pub struct Outgoing<'a> {
     pub key: &'a [u8],
     /// `None` removes the key from a compacted topic.
     pub value: Option<&'a [u8]>,
-    /// Kafka timestamp: the read time, milliseconds since the epoch.
+    /// Kafka timestamp: the read time, milliseconds since the epoch. The client may give one that is later within the hour if the
+    /// thread is interrupted on the way.
     pub timestamp_ms: i64,
     pub token: usize,
 }

@@ -8,6 +8,7 @@ mod measure;
 mod node;
 pub mod out;
 mod report;
+mod rest;
 mod shipper;
 pub mod workload;
 
@@ -61,6 +62,7 @@ pub fn run(into: &Path) -> Result<()> {
     let kafka = Kafka::start(&kafka::Options { heap_mib: 1024, is_brief: false, ..kafka::Options::default() })?;
     let mut report = Report::new(&plan)?;
     shipper::measure(&plan, &kafka, &mut report)?;
+    rest::measure(&plan, &kafka, &mut report)?;
     out::measure(&plan, &kafka, &mut report)?;
     node::measure(&plan, &kafka, &mut report)?;
     delay::measure(&plan, &kafka, &mut report)?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use rdkafka::Message as _;
+use serde_json::json;
 
 use super::Plan;
 use super::measure::Usage;
@@ -38,7 +39,9 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     for run in 0..=plan.num_runs {
         let sent = send(&node, &bodies, num)?;
         clear(&node, num)?;
-        let index = out::index(kafka, &dir, TOPIC, node.url().to_owned(), &format!("node-{run}"), || took(&node, num))?;
+        let index = out::index(kafka, &dir, TOPIC, json!({"hosts": [node.url()]}), &format!("node-{run}"), || {
+            took(&node, num)
+        })?;
         clear(&node, num)?;
         // The first compiles the node.
         if run > 0 {

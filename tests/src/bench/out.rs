@@ -31,26 +31,33 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     let dir = scratch::dir("bench-out")?;
     let num = fill(kafka, &dir, TOPIC, FACTOR * plan.num_records)?;
     let server = FakeElasticsearch::start()?;
-    let (mut reads, mut indexed) = (Vec::new(), Vec::new());
+    let (mut reads, mut indexed, mut zipped) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..=plan.num_runs {
         let read = read(kafka, &dir)?;
-        server.only_count();
-        let all_came = || {
-            wait::until_true("all is indexed", PATIENCE, || Ok(server.counted().num >= num))?;
-            let (first, last) = server.counted().times.context("the time it took")?;
-            Ok(last - first)
+        let indexer = |compression: &str| {
+            server.only_count();
+            let all_came = || {
+                wait::until_true("all is indexed", PATIENCE, || Ok(server.counted().num >= num))?;
+                let (first, last) = server.counted().times.context("the time it took")?;
+                Ok(last - first)
+            };
+            let elasticsearch = json!({"hosts": [server.url()], "compression": compression});
+            let usage = index(kafka, &dir, TOPIC, elasticsearch, &format!("null-{compression}-{run}"), all_came)?;
+            let came = server.counted().num;
+            ensure!(came == num, "{came} documents came instead of {num}");
+            anyhow::Ok(usage)
         };
-        let index = index(kafka, &dir, TOPIC, server.url(), &format!("null-{run}"), all_came)?;
-        let came = server.counted().num;
-        ensure!(came == num, "{came} documents came instead of {num}");
+        let (plain, gzip) = (indexer("none")?, indexer("gzip")?);
         if run > 0 {
             reads.push(read);
-            indexed.push(index);
+            indexed.push(plain);
+            zipped.push(gzip);
         }
     }
     report.add(Row { name: "kcat -C".to_owned(), num, runs: &reads, beside: None })?;
-    let name = "indexer, null bulk server".to_owned();
-    report.add(Row { name, num, runs: &indexed, beside: Some(("kcat -C", &reads)) })?;
+    for (name, runs) in [("indexer, null bulk server", &indexed), ("indexer, null bulk server, gzip", &zipped)] {
+        report.add(Row { name: name.to_owned(), num, runs, beside: Some(("kcat -C", &reads)) })?;
+    }
     kafka.delete_topic(TOPIC)
 }
 
@@ -104,7 +111,7 @@ pub(super) fn index(
     kafka: &Kafka,
     dir: &Path,
     topic: &str,
-    url: String,
+    elasticsearch: Value,
     group: &str,
     all_came: impl FnOnce() -> Result<Duration>,
 ) -> Result<Usage> {
@@ -113,7 +120,7 @@ pub(super) fn index(
     fs::write(templates.join("bench.json"), template().to_string())?;
     let config = json!({
         "kafka": {"brokers": [kafka.bootstrap()], "topics": [topic], "group": group},
-        "elasticsearch": {"hosts": [url]},
+        "elasticsearch": elasticsearch,
         "templates": {"dir": templates, "apply": true},
         "rules": [{"index": "bench-logs", "unmapped": "fold", "fold_into": "attrs"}],
         "dead_letter": {"topic": "bench-dead-letters"},

@@ -47,6 +47,7 @@ pub(super) struct Report {
     head: String,
     rows: String,
     delays: String,
+    rests: String,
     notes: Vec<String>,
 }
 
@@ -68,7 +69,7 @@ impl Report {
             plan.num_records,
         );
         println!("{head}");
-        Ok(Self { head, rows: String::new(), delays: String::new(), notes: Vec::new() })
+        Ok(Self { head, rows: String::new(), delays: String::new(), rests: String::new(), notes: Vec::new() })
     }
 
     pub fn add(&mut self, row: Row<'_>) -> Result<()> {
@@ -102,6 +103,15 @@ impl Report {
         self.delays.push('\n');
     }
 
+    /// `share` of a core.
+    pub fn rest(&mut self, what: &str, share: f64, rss_bytes: u64, peak_rss_bytes: u64) {
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        let line = format!("| {what} | {:.2} % | {:.0} | {:.0} |", share * 100.0, mb(rss_bytes), mb(peak_rss_bytes));
+        println!("{line}");
+        self.rests += &line;
+        self.rests.push('\n');
+    }
+
     pub fn note(&mut self, note: &str) {
         self.notes.push(note.to_owned());
     }
@@ -118,6 +128,13 @@ impl Report {
                 page,
                 "At ten thousand lines a second, ms:\n\n| delay | number | p50 | p99 | most |\n|---|---|---|---|---|\n{}\n",
                 self.delays
+            )?;
+        }
+        if !self.rests.is_empty() {
+            write!(
+                page,
+                "The shipper at rest:\n\n| files | of a core | RSS MB | peak RSS MB |\n|---|---|---|---|\n{}\n",
+                self.rests
             )?;
         }
         if !self.notes.is_empty() {

@@ -44,6 +44,11 @@ impl Workload {
             Self { input: json!({"format": "json"}), ..plain("json lines", 3.0, json_line) },
             Self { input: json!({"format": "json"}), num_files: 100, ..plain("json lines, 100 files", 1.0, json_line) },
             Self {
+                input: json!({"format": "json"}),
+                num_files: 10_000,
+                ..plain("json lines, 10,000 files", 3.0, json_line)
+            },
+            Self {
                 input: json!({"format": "pattern", "pattern": {"grok": "%{COMBINEDAPACHELOG}"}}),
                 ..plain("access log, grok", 0.5, access_line)
             },
@@ -83,20 +88,28 @@ impl Workload {
         fs::create_dir_all(dir.join("logs"))?;
         let whole = dir.join("whole");
         let mut all = BufWriter::with_capacity(1 << 20, File::create(&whole)?);
-        let files: Result<Vec<_>, _> =
-            (0..self.num_files).map(|n| File::create(dir.join(format!("logs/{n}.log")))).collect();
-        let mut files: Vec<_> = files?.into_iter().map(BufWriter::new).collect();
-        let (mut line, mut num_bytes) = (String::new(), 0);
-        for n in 0..num_lines {
-            line.clear();
+        let mut num_bytes = 0;
+        let make = |n| {
+            let mut line = String::new();
             (self.line)(n, &mut line);
             line.push('\n');
+            line
+        };
+        for n in 0..num_lines {
+            let line = make(n);
             num_bytes += line.len() as u64;
             all.write_all(line.as_bytes())?;
-            files[(n / self.lines_per_event % self.num_files) as usize].write_all(line.as_bytes())?;
         }
         all.flush()?;
-        files.iter_mut().try_for_each(Write::flush)?;
+        // One after the other: a process may have fewer descriptors than there are files.
+        for file in 0..self.num_files {
+            let mut out = BufWriter::with_capacity(1 << 20, File::create(dir.join(format!("logs/{file}.log")))?);
+            let events = (file..num_lines / self.lines_per_event).step_by(self.num_files as usize);
+            for n in events.flat_map(|event| event * self.lines_per_event..(event + 1) * self.lines_per_event) {
+                out.write_all(make(n).as_bytes())?;
+            }
+            out.flush()?;
+        }
         Ok(Files { dir, whole, num_lines, num_events: num_lines / self.lines_per_event, num_bytes })
     }
 }

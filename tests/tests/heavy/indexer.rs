@@ -214,3 +214,37 @@ fn concurrency_brings_nine_tenths_of_the_best_fixed_setting() -> Result<()> {
     ensure!(found >= 0.9 * best, "{found:.0} of {best:.0} documents/s");
     Ok(())
 }
+
+/// Each request takes 100 ms and an instance sends one at a time, so that only another instance brings more.
+#[test]
+fn throughput_grows_with_instances_up_to_the_number_of_partitions() -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(5);
+    let mut rig = IndexerRig::new("instances", 4, "max_documents: 50, max_in_flight: 1")?;
+    rig.fake.keep_only_ids();
+    rig.fake.script(|_| Answer::After(Duration::from_millis(100), Box::new(Answer::Index)));
+    for partition in 0..4 {
+        let first = partition as usize * 40_000;
+        rig.produce_to(Some(partition), first..first + 40_000, "a")?;
+    }
+    rig.start()?;
+    rig.wait_documents(1)?;
+    let rate = || {
+        let (before, started) = (rig.fake.num_documents(), Instant::now());
+        std::thread::sleep(WINDOW);
+        (rig.fake.num_documents() - before) as f64 / started.elapsed().as_secs_f64()
+    };
+    let of_one = rate();
+    ensure!((350.0..520.0).contains(&of_one), "one instance: {of_one:.0} documents/s");
+    let mut others = Vec::new();
+    for num in 2..=4 {
+        others.push(rig.start_another(&format!("instance-{num}"))?);
+        // 4 partitions are shared by 3 as 2, 1 and 1; all have requests of their own.
+        let wanted = 0.85 * f64::from(num) * of_one;
+        let found = wait::until(&format!("the rate of {num} instances"), Duration::from_secs(60), || {
+            let found = rate();
+            Ok((found >= wanted).then_some(found))
+        })?;
+        println!("{num} instances: {found:.0} documents/s, one: {of_one:.0}");
+    }
+    Ok(())
+}
