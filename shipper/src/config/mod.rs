@@ -15,7 +15,7 @@ use millrace_common::reload::Configuration;
 
 pub use self::raw::{Drain, Ledger, OnOversize, Partial};
 use crate::discover::scan::Patterns;
-use crate::produce::kafka::batch_bytes;
+use crate::produce::kafka::size_option;
 use crate::tail::hold::HoldLimits;
 use crate::tail::{InputSettings, Settings};
 
@@ -62,7 +62,7 @@ impl Config {
 
     /// Three full batches: librdkafka sends one of a partition at a time, so that one more is ready and one can be filled.
     fn max_inflight_partition(&self) -> u64 {
-        3 * batch_bytes(self.options.get("batch.size")) as u64
+        3 * size_option(self.options.get("batch.size")) as u64
     }
 
     /// What the tailer works by. `max_inflight_records` is what the producer takes.

@@ -82,10 +82,11 @@ impl Bundle {
     /// is gone from here.
     pub(super) fn hand_over(&mut self, to: &Destination, now_us: i64) -> Result<(), RDKafkaErrorCode> {
         let mut num_taken = 0;
+        let mut count = |sent: Result<(), RDKafkaErrorCode>| sent.inspect(|()| num_taken += 1);
         let handed = if is_time_of_call(self.timestamp_ms, now_us) {
-            to.send_all_now(self.partition, self.records(), &mut num_taken)
+            to.send_all_now(self.partition, self.records()).try_for_each(count)
         } else {
-            self.records().try_for_each(|record| to.send(&record).inspect(|()| num_taken += 1))
+            self.records().try_for_each(|record| count(to.send(&record)))
         };
         let taken = self.places.drain(..num_taken);
         let num_bytes: usize = taken.map(|place| place.key_length + place.value_length).sum();

@@ -63,19 +63,15 @@ impl Destination {
                 part::RD_KAFKA_VTYPE_END,
             )
         };
-        match code {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
-            code => Err(code.into()),
-        }
+        outcome(code)
     }
 
-    /// Hands records of a partition over in one call, whose time they get. Counts those that were taken before one was refused.
+    /// Hands records of a partition over in one call, whose time they get. Returns what became of each.
     pub(super) fn send_all_now<'a>(
         &self,
         partition: i32,
         records: impl Iterator<Item = Outgoing<'a>>,
-        num_taken: &mut usize,
-    ) -> Result<(), RDKafkaErrorCode> {
+    ) -> impl Iterator<Item = Result<(), RDKafkaErrorCode>> {
         let message = |record: Outgoing<'_>| librdkafka::rd_kafka_message_t {
             err: RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR,
             rkt: std::ptr::null_mut(),
@@ -99,13 +95,14 @@ impl Destination {
                 messages.len() as c_int,
             );
         }
-        for message in messages {
-            match message.err {
-                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => *num_taken += 1,
-                code => return Err(code.into()),
-            }
-        }
-        Ok(())
+        messages.into_iter().map(|message| outcome(message.err))
+    }
+}
+
+fn outcome(code: RDKafkaRespErr) -> Result<(), RDKafkaErrorCode> {
+    match code {
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+        code => Err(code.into()),
     }
 }
 

@@ -116,8 +116,8 @@ impl KafkaBroker {
     /// Several producers may share a log, so that each trouble is told once.
     pub fn new(config: ClientConfig, topics: &[String], log: Arc<Log>, wake: Wake) -> Result<Self, StartError> {
         let producer = create(&config, &log, &wake)?;
-        let batch_bytes = batch_bytes(config.get("batch.size"));
-        let max_message_bytes = max_message_bytes(config.get("message.max.bytes"));
+        let batch_bytes = size_option(config.get("batch.size"));
+        let max_message_bytes = size_option(config.get("message.max.bytes"));
         let topics: Arc<[Topic]> = topics.iter().map(|name| Topic::new(name)).collect();
         let metadata = MetadataWatch::start(config.clone(), Arc::clone(&producer), Arc::clone(&topics))?;
         Ok(Self {
@@ -228,16 +228,9 @@ impl KafkaBroker {
     }
 }
 
-/// The size of a batch at most, by the option `batch.size`, if it is set.
-pub fn batch_bytes(option: Option<&str>) -> usize {
-    /// That of librdkafka.
-    const DEFAULT: usize = 1_000_000;
-    option.and_then(|text| text.parse().ok()).unwrap_or(DEFAULT)
-}
-
-/// The size of a message at most, by the option `message.max.bytes`, if it is set.
-fn max_message_bytes(option: Option<&str>) -> usize {
-    /// That of librdkafka.
+/// Bytes, by what the option `batch.size` or `message.max.bytes` is set to.
+pub fn size_option(option: Option<&str>) -> usize {
+    /// That of librdkafka, for both.
     const DEFAULT: usize = 1_000_000;
     option.and_then(|text| text.parse().ok()).unwrap_or(DEFAULT)
 }
@@ -272,13 +265,14 @@ impl Broker for KafkaBroker {
     }
 
     fn send(&mut self, record: Outgoing<'_>) -> Result<(), Refused> {
-        if self.is_shrinking {
+        // Until it is known that earlier records of a source failed, none behind them may go.
+        if self.is_shrinking || !self.orphaned.is_empty() {
             return Err(Refused::Full);
         }
         let goes_alone = !Bundle::suits(&record, self.max_message_bytes);
         if goes_alone || !self.bundle.has_room_for(&record) {
             self.dispatch();
-            if !self.bundle.is_empty() {
+            if !self.bundle.is_empty() || !self.orphaned.is_empty() {
                 return Err(Refused::Full);
             }
         }

@@ -67,7 +67,6 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             return Ok(());
         }
         let key = record.id.encode();
-        let num_bytes = (key.len() + self.value.len()) as u32 + MESSAGE_OVERHEAD;
         // The ledger entry is made after the producer took the record, and the token names the entry it will get.
         let outgoing = Outgoing {
             topic,
@@ -77,6 +76,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             timestamp_ms: read_time_ms,
             token: token(slot, source.ledger.next_sequence()),
         };
+        let num_bytes = outgoing.num_bytes() as u32 + MESSAGE_OVERHEAD;
         match self.broker.send(outgoing) {
             Ok(()) => {}
             Err(Refused::Full) => return Err(Stop::Full),

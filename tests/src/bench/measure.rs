@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-use crate::process::{cpu_time, status_kib};
+use crate::process::cpu_time;
 
 /// What one run took.
 #[derive(Clone, Copy, Debug)]
@@ -56,21 +56,10 @@ impl Measured {
 
     /// Looks at its memory; the peak is known as of the last look.
     pub fn look(&mut self) {
-        self.peak_rss_bytes = self.peak_rss_bytes.max(self.memory_bytes("VmHWM:"));
-    }
-
-    /// What it has resident now.
-    pub fn rss_bytes(&self) -> u64 {
-        self.memory_bytes("VmRSS:")
-    }
-
-    /// The most it had resident, as of the last look.
-    pub fn peak_rss_bytes(&self) -> u64 {
-        self.peak_rss_bytes
-    }
-
-    fn memory_bytes(&self, name: &str) -> u64 {
-        status_kib(self.child.id(), name).unwrap_or(0) << 10
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        let kib: Option<u64> = peak.and_then(|peak| peak.parse().ok());
+        self.peak_rss_bytes = self.peak_rss_bytes.max(kib.unwrap_or(0) << 10);
     }
 
     /// Its process id.
