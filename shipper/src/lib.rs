@@ -16,6 +16,7 @@ pub mod encode;
 pub mod produce;
 pub mod checkpoint;
 pub mod clock;
+pub mod memory;
 pub mod ledger;
 pub mod tail;
 pub mod pipeline;

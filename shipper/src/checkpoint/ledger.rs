@@ -53,6 +53,13 @@ impl PositionLedger {
         }
     }
 
+    /// Frees the room for entries if there is none.
+    pub fn free_room(&mut self) {
+        if self.entries.is_empty() {
+            self.entries = VecDeque::new();
+        }
+    }
+
     /// Everything before this position has been acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged

@@ -15,6 +15,7 @@ use crate::config::{Config, Ledger};
 use crate::discover::watch::Watcher;
 use crate::ledger;
 use crate::ledger::desk::Desk;
+use crate::memory::GiveBacks;
 use crate::read::Disk;
 use crate::tail::Tailer;
 
@@ -72,6 +73,7 @@ impl Process {
             links: HashMap::new(),
             scan_took: Duration::ZERO,
             warned_of_files: 0,
+            give_backs: GiveBacks::default(),
         }
         .run()
     }

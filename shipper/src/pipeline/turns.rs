@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::discover::scan::{self, Patterns};
 use crate::discover::watch::Watcher;
 use crate::ledger::desk::{Desk, Whole};
+use crate::memory::{self, GiveBacks};
 use crate::status::Board;
 use crate::tail::Now;
 use crate::tail::stats::Gauges;
@@ -35,6 +36,7 @@ pub(super) struct Loop {
     pub(super) links: HashMap<PathBuf, PathBuf>,
     pub(super) scan_took: Duration,
     pub(super) warned_of_files: u64,
+    pub(super) give_backs: GiveBacks,
 }
 
 impl Loop {
@@ -80,7 +82,10 @@ impl Loop {
                 wants_scan = false;
             }
             if now.mono >= looked_at + Self::LOOK_EVERY || looked_at == Duration::ZERO {
-                self.tailer.look_around(now);
+                match self.watcher.is_complete() {
+                    true => self.tailer.look_by_turns(now),
+                    false => self.tailer.look_around(now),
+                }
                 self.publish(now);
                 looked_at = now.mono.max(Duration::from_nanos(1));
             }
@@ -92,6 +97,7 @@ impl Loop {
             if has_more {
                 continue;
             }
+            self.give_back_memory(now);
             let next_scan = if wants_scan { self.scan_pause() } else { every };
             let due = (looked_at + Self::LOOK_EVERY).min(scanned_at.unwrap_or_default() + next_scan);
             self.rest(due);
@@ -144,6 +150,13 @@ impl Loop {
             self.board.answer(status);
         }
         self.tailer.turn(now, wait)
+    }
+
+    fn give_back_memory(&mut self, now: Now) {
+        let is_at_rest = self.tailer.is_idle() && !self.tailer.has_outstanding();
+        if is_at_rest && self.give_backs.is_time(now.mono) {
+            memory::give_back();
+        }
     }
 
     /// Sleeps until something may have changed, at most until `due`.

@@ -163,7 +163,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             guard: Guard::new(0, b""),
             ahead: None,
             gaps: Gaps::default(),
-            hours: Vec::new(),
+            hours: Vec::with_capacity(1),
             boundaries: Vec::new(),
             horizon: 0,
             saving_horizon: 0,

@@ -160,6 +160,7 @@ pub struct Tailer<F: FileSystem, B, S> {
     is_flushing: bool,
     /// Until then a planned end waits for events of several lines.
     awaits_events_until: Option<Duration>,
+    num_rounds: usize,
     deliveries: Vec<Delivery>,
     buffer: Vec<u8>,
     value: Vec<u8>,
@@ -230,6 +231,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             is_scanned: false,
             is_flushing: false,
             awaits_events_until: None,
+            num_rounds: 0,
             deliveries: Vec::new(),
             buffer,
             value: Vec::new(),

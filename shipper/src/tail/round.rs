@@ -5,18 +5,46 @@ use std::time::Duration;
 
 use tracing::info;
 
-use super::source::{Fate, Loss};
+use super::source::{Fate, Loss, Source};
 use super::{Now, Tailer};
 use crate::checkpoint::store::Store;
 use crate::produce::Broker;
 use crate::read::{FileStat, FileSystem};
 
+/// A quiet file is looked at in one of so many rounds.
+const QUIET_ROUNDS: usize = 10;
+const QUIET_AFTER: Duration = Duration::from_secs(10);
+
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Looks at every open file: growth that no hint told, unfinished lines that waited long enough, files that ended.
     pub fn look_around(&mut self, now: Now) {
+        self.look_at(now, |_, _| true);
+    }
+
+    /// The same, but at quiet files of which hints tell in one of some rounds only.
+    pub fn look_by_turns(&mut self, now: Now) {
+        self.num_rounds = self.num_rounds.wrapping_add(1);
+        let turn = self.num_rounds % QUIET_ROUNDS;
+        self.look_at(now, |slot, source| slot % QUIET_ROUNDS == turn || !Self::is_quiet(source, now));
+    }
+
+    /// What grows on a file system that tells of nothing is not quiet for some time, and is looked at as often as it grows.
+    fn is_quiet(source: &Source<F::File>, now: Now) -> bool {
+        let is_done = source.fate == Fate::Listed && !source.is_queued && source.is_done();
+        is_done && now.mono >= source.grown_at + QUIET_AFTER
+    }
+
+    fn look_at(&mut self, now: Now, is_due: impl Fn(usize, &Source<F::File>) -> bool) {
         self.awaits_events_until = self.awaits_events_until.filter(|until| now.mono < *until);
         for slot in 0..self.sources.len() {
             let Some(source) = self.sources[slot].as_mut() else { continue };
+            if Self::is_quiet(source, now) {
+                source.own = None;
+                source.ledger.free_room();
+            }
+            if !is_due(slot, source) {
+                continue;
+            }
             let stat = source.file.as_ref().map(|file| self.files.stat(file));
             if matches!(stat, Some(Err(_))) {
                 // What cannot be examined is not known to be read.

@@ -125,7 +125,7 @@ pub struct Source<F> {
     pub hole_size: Option<u64>,
     /// Where an unfinished last line ends, if there is one.
     pub unfinished: Option<u64>,
-    /// Rendered while the file is open and was sent from.
+    /// Rendered while the file is open and sent from.
     pub own: Option<Box<OwnFields>>,
     pub partition: Option<i32>,
     /// Records are cut to this size: the setting, or less where the topic refused more.

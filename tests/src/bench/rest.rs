@@ -24,10 +24,12 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     }
     let dir = scratch::dir("bench-rest")?;
     kafka.create_topic(TOPIC, 4, &[])?;
-    let lines = Workload::lines("json lines", LINES_PER_FILE).join("\n") + "\n";
+    let lines = Workload::lines("json lines", NUM_FILES * LINES_PER_FILE);
     let logs = dir.join("logs");
     fs::create_dir(&logs)?;
-    (0..NUM_FILES).try_for_each(|n| fs::write(logs.join(format!("{n}.log")), &lines))?;
+    for (n, lines) in lines.chunks(LINES_PER_FILE as usize).enumerate() {
+        fs::write(logs.join(format!("{n}.log")), lines.join("\n") + "\n")?;
+    }
     let shipper = Launch::shipper("shipper", &dir)?
         .args(["run", "--brokers", kafka.bootstrap(), "--topic", TOPIC, "--format", "json"])
         .args(["--admin-listen", "127.0.0.1:0", "--data-dir"])

@@ -275,3 +275,22 @@ fn t50_folders_that_live_for_a_second_are_delivered_whole() -> Result<()> {
     }
     rig.check_sent_once()
 }
+
+/// What a start takes for a moment is more than what it needs.
+#[test]
+fn memory_is_given_back_at_rest() -> Result<()> {
+    let rig = Rig::new("given-back", 1)?;
+    rig.append("app.log", rig.lines("app.log", 0..1000))?;
+    let shipper = rig.start()?;
+    rig.wait_until_whole(LIMIT)?;
+    let mut last = None;
+    wait::until_true("4 MiB given back", Duration::from_secs(30), || {
+        let (now, peak) = shipper.rss_bytes().zip(shipper.peak_rss_bytes()).context("it runs")?;
+        last = Some((now, peak));
+        Ok(now + (4 << 20) < peak)
+    })
+    .with_context(|| format!("bytes now and at most: {last:?}"))?;
+    rig.append("app.log", rig.lines("app.log", 1000..1010))?;
+    rig.wait_until_whole(LIMIT)?;
+    rig.check_sent_once()
+}

@@ -44,6 +44,7 @@ struct World {
     now: Now,
     num_lines: u64,
     num_rotations: u64,
+    num_looks: u64,
     kind: Kind,
     /// Files or bytes that belonged between others are gone.
     is_destroyed: bool,
@@ -141,6 +142,7 @@ impl World {
             now,
             num_lines: 0,
             num_rotations: 0,
+            num_looks: 0,
             kind,
             is_destroyed: false,
             has_lost_carry: false,
@@ -284,8 +286,12 @@ impl World {
     }
 
     fn look_around(&mut self) {
+        self.num_looks += 1;
         if let Some(tailer) = &mut self.tailer {
-            tailer.look_around(self.now);
+            match self.num_looks % 2 == 0 {
+                true => tailer.look_around(self.now),
+                false => tailer.look_by_turns(self.now),
+            }
         }
     }
 
