@@ -13,6 +13,10 @@ use crate::read::FileSystem;
 /// How soon a closed file that is not where it was is looked for again. A scan tells its new name, or that it is gone.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// So many of the longest open files are looked at for one that was read. One that was not goes to the end of the queue when
+/// it is opened again.
+const MAX_LOOKS: usize = 16;
+
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Opens the file of a source if it was closed. Returns whether it is open.
     pub(super) fn open_again(&mut self, slot: usize, now: Now) -> bool {
@@ -57,20 +61,27 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                     && if needs_done { source.is_done() && !source.is_queued } else { !source.is_carrying() }
                     && self.files.stat_path(&source.current_path).is_ok_and(|stat| stat.identity == source.identity)
             };
-            let oldest = |needs_done| self.opened.iter().copied().find(|&slot| may_close(slot, needs_done));
-            let Some(slot) = oldest(true).or_else(|| oldest(false)) else { return false };
-            self.close(slot);
+            let oldest =
+                |needs_done, num: usize| self.opened.iter().take(num).position(|&slot| may_close(slot, needs_done));
+            let Some(at) = oldest(true, MAX_LOOKS).or_else(|| oldest(false, usize::MAX)) else { return false };
+            if let Some(slot) = self.opened.remove(at) {
+                self.forget_file(slot);
+            }
         }
         true
     }
 
     pub(super) fn close(&mut self, slot: usize) {
+        self.forget_file(slot);
+        self.opened.retain(|&s| s != slot);
+    }
+
+    fn forget_file(&mut self, slot: usize) {
         if let Some(source) = self.sources[slot].as_mut() {
             source.file = None;
             source.own = None;
             source.is_closed = true;
         }
-        self.opened.retain(|&s| s != slot);
     }
 
     /// Whether a file that was closed has not changed since. One that has is read on. An open one is looked at anyway.
