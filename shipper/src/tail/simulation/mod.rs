@@ -288,7 +288,7 @@ impl World {
     fn look_around(&mut self) {
         self.num_looks += 1;
         if let Some(tailer) = &mut self.tailer {
-            match self.num_looks % 2 == 0 {
+            match self.num_looks.is_multiple_of(2) {
                 true => tailer.look_around(self.now),
                 false => tailer.look_by_turns(self.now),
             }
