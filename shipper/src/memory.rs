@@ -73,7 +73,8 @@ unsafe extern "C" fn unmap_read_only(info: *mut libc::dl_phdr_info, _: usize, _:
         let start = (base + header.p_vaddr as usize).next_multiple_of(page);
         let end = (base + header.p_vaddr as usize + header.p_filesz as usize) / page * page;
         if start < end {
-            // SAFETY: what is mapped there is a file that cannot be written while it runs, and no page differs from it.
+            // SAFETY: what is mapped there is a file that cannot be written while it runs, or the kernel's own object, and no page
+            // differs from it but for a debugger's breakpoints.
             unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
         }
     }

@@ -160,7 +160,8 @@ pub struct Tailer<F: FileSystem, B, S> {
     is_flushing: bool,
     /// Until then a planned end waits for events of several lines.
     awaits_events_until: Option<Duration>,
-    num_rounds: usize,
+    /// Which of the quiet files were looked at last: see [`Self::look_by_turns`].
+    turn_of_quiet: usize,
     deliveries: Vec<Delivery>,
     buffer: Vec<u8>,
     value: Vec<u8>,
@@ -231,7 +232,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             is_scanned: false,
             is_flushing: false,
             awaits_events_until: None,
-            num_rounds: 0,
+            turn_of_quiet: 0,
             deliveries: Vec::new(),
             buffer,
             value: Vec::new(),

@@ -18,14 +18,13 @@ const QUIET_AFTER: Duration = Duration::from_secs(10);
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Looks at every open file: growth that no hint told, unfinished lines that waited long enough, files that ended.
     pub fn look_around(&mut self, now: Now) {
-        self.look_at(now, |_, _| true);
+        self.look_at(now, None);
     }
 
     /// The same, but at quiet files of which hints tell in one of some rounds only.
     pub fn look_by_turns(&mut self, now: Now) {
-        self.num_rounds = self.num_rounds.wrapping_add(1);
-        let turn = self.num_rounds % QUIET_ROUNDS;
-        self.look_at(now, |slot, source| slot % QUIET_ROUNDS == turn || !Self::is_quiet(source, now));
+        self.turn_of_quiet = (self.turn_of_quiet + 1) % QUIET_ROUNDS;
+        self.look_at(now, Some(self.turn_of_quiet));
     }
 
     /// What grows on a file system that tells of nothing is not quiet for some time, and is looked at as often as it grows.
@@ -34,16 +33,16 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         is_done && now.mono >= source.grown_at + QUIET_AFTER
     }
 
-    fn look_at(&mut self, now: Now, is_due: impl Fn(usize, &Source<F::File>) -> bool) {
+    fn look_at(&mut self, now: Now, turn_of_quiet: Option<usize>) {
         self.awaits_events_until = self.awaits_events_until.filter(|until| now.mono < *until);
         for slot in 0..self.sources.len() {
             let Some(source) = self.sources[slot].as_mut() else { continue };
             if Self::is_quiet(source, now) {
                 source.own = None;
                 source.ledger.free_room();
-            }
-            if !is_due(slot, source) {
-                continue;
+                if turn_of_quiet.is_some_and(|turn| slot % QUIET_ROUNDS != turn) {
+                    continue;
+                }
             }
             let stat = source.file.as_ref().map(|file| self.files.stat(file));
             if matches!(stat, Some(Err(_))) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-use crate::process::cpu_time;
+use crate::process::{cpu_time, status_kib};
 
 /// What one run took.
 #[derive(Clone, Copy, Debug)]
@@ -56,10 +56,8 @@ impl Measured {
 
     /// Looks at its memory; the peak is known as of the last look.
     pub fn look(&mut self) {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        let kib: Option<u64> = peak.and_then(|peak| peak.parse().ok());
-        self.peak_rss_bytes = self.peak_rss_bytes.max(kib.unwrap_or(0) << 10);
+        let kib = status_kib(self.child.id(), "VmHWM:").unwrap_or(0);
+        self.peak_rss_bytes = self.peak_rss_bytes.max(kib << 10);
     }
 
     /// Its process id.

@@ -69,6 +69,7 @@ struct World {
     may_miss_copies: bool,
     /// Files that may be open at the same time.
     open_files: usize,
+    close_idle: Duration,
     trace: Vec<String>,
     /// Whether one topic was finished while the other may have hung.
     is_one_finished: bool,
@@ -103,8 +104,9 @@ fn settings(kind: Kind) -> Settings {
         partial_after: Duration::from_secs(4),
         rotate_wait: Duration::from_secs(5),
         close_unlisted: Duration::from_secs(300),
-        close_idle: Duration::from_secs(5),
-        open_files: 1000,
+        // These two are for the world to say.
+        close_idle: Duration::ZERO,
+        open_files: 0,
         hold_deleted: HoldLimits { time: Duration::from_secs(3600), bytes: 1 << 30, min_free_percent: 10.0 },
         max_absent: 100,
         ledger_interval: Duration::from_secs(2),
@@ -157,6 +159,7 @@ impl World {
             has_copies: false,
             may_miss_copies: false,
             open_files: 1000,
+            close_idle: Duration::from_secs(5),
             trace: Vec::new(),
             is_one_finished: false,
         };
@@ -172,7 +175,7 @@ impl World {
         let rows = row::from_text(&self.disk.borrow().text).unwrap();
         let producer = Producer::new(Rc::clone(&self.topics), Rc::clone(&self.rows));
         let saver = Saver::new(Rc::clone(&self.disk));
-        let settings = Settings { open_files: self.open_files, ..settings(self.kind) };
+        let settings = Settings { open_files: self.open_files, close_idle: self.close_idle, ..settings(self.kind) };
         let teller = Box::new(Teller::new(Rc::clone(&self.rows)));
         self.tailer = Some(Tailer::new(settings, self.files.clone(), producer, saver, teller, rows));
     }
@@ -538,8 +541,8 @@ impl World {
         }
     }
 
-    /// All faults end; everything that can be delivered must be.
-    fn settle(&mut self) {
+    /// All faults end.
+    fn heal(&mut self) {
         self.files.0.borrow_mut().faults = None;
         self.files.0.borrow().names.values().for_each(|inode| _ = inode.borrow_mut().content_mut());
         self.disk.borrow_mut().is_healthy = true;
@@ -550,6 +553,11 @@ impl World {
             topics.num_partitions.iter_mut().for_each(|num| _ = num.get_or_insert(1));
             topics.is_hung[0] = false;
         }
+    }
+
+    /// Everything that can be delivered must be, once all faults have ended.
+    fn settle(&mut self) {
+        self.heal();
         self.finish_lines();
         for round in 0..400 {
             if round == 200 {
@@ -750,4 +758,26 @@ fn no_line_is_lost_doubled_or_torn_under_random_faults() {
     });
     let shown = &faults[..faults.len().min(5)];
     assert!(faults.is_empty(), "{} of {num_schedules} schedules failed: {shown:#?}", faults.len());
+}
+
+#[test]
+fn growth_that_nothing_tells_of_is_seen_by_turns() {
+    let mut world = World::new(0);
+    world.heal();
+    world.close_idle = Duration::from_secs(3600);
+    world.start();
+    let handle = world.files.create(Path::new("/logs/2.log"), b"line-1\n");
+    world.scan();
+    let mut go_round = |num_rounds: u64| {
+        let Some(tailer) = &mut world.tailer else { return 0 };
+        for _ in 0..num_rounds {
+            world.now.mono += Duration::from_secs(1);
+            tailer.look_by_turns(world.now);
+            (0..8).for_each(|_| _ = tailer.turn(world.now, Duration::ZERO));
+        }
+        tailer.stats().acked_events
+    };
+    assert_eq!(go_round(30), 1);
+    handle.borrow_mut().content_mut().extend_from_slice(b"line-2\n");
+    assert_eq!(go_round(15), 2);
 }
