@@ -27,6 +27,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let mut unreadable = std::mem::take(&mut self.unreadable);
         self.num_ignored = 0;
         let mut adopted = Vec::new();
+        // Paths of files that are new and no source stands for yet.
+        let mut missed = Vec::new();
         for found in found {
             let (path, stat) = (found.path.clone(), found.stat);
             let known = self.source_of(&found);
@@ -38,12 +40,16 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 Ok(slot) => {
                     if known.is_none() {
                         adopted.push(slot);
+                        if self.sources[slot].as_ref().is_some_and(|source| source.identity != stat.identity) {
+                            missed.push(path.clone());
+                        }
                     }
                     listed.entry(slot).or_insert_with(|| Listing { stat, paths: Vec::new() }).paths.push(path);
                 }
-                Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => missed.push(path),
                 Err(cause) => {
                     if !unreadable.contains(&path) {
+                        missed.push(path.clone());
                         warn!(path = %path.display(), error = %cause, "cannot open the file, trying again");
                     }
                     self.unreadable.insert(path);
@@ -52,6 +58,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         for (path, cause) in faults {
             if !unreadable.contains(path) {
+                missed.push(path.clone());
                 warn!(path = %path.display(), error = %cause, "cannot examine the path, trying again");
             }
             self.unreadable.insert(path.clone());
@@ -66,7 +73,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 None => self.note_unlisted(slot, now),
             }
         }
-        self.find_predecessors(&adopted);
+        self.find_predecessors(&adopted, &missed);
         // Only now: they give slots away.
         self.settle_truncated(now);
         self.settle_rewritten(now);

@@ -47,7 +47,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let is_waited_for = quiet >= self.settings.rotate_wait * PATIENCE;
         for original in self.originals_of(&source.current_path.clone()) {
             match self.likeness(slot, original, now) {
-                Ok(Likeness::Other) => {}
+                Ok(Likeness::Other) => self.release_unread(original),
                 Ok(Likeness::Same) if is_quiet => {}
                 Ok(Likeness::Unknown) if is_waited_for => {}
                 Ok(Likeness::Same | Likeness::Unknown) => return false,
@@ -300,12 +300,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     fn begin_reading(&mut self, source: Source<F::File>) {
-        let is_listed = source.fate == Fate::Listed;
-        let path = source.current_path.clone();
         let slot = self.insert(source);
-        if !is_listed && self.by_path.get(&path) == Some(&slot) {
-            self.by_path.remove(&path);
-        }
         if let Some(source) = self.sources[slot].as_mut() {
             Self::enqueue(&mut self.ready, slot, source);
         }

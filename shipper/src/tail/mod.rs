@@ -30,7 +30,7 @@ use millrace_common::retry::Delays;
 use tracing::{info, warn};
 
 use self::hold::HoldLimits;
-use self::source::Source;
+use self::source::{Fate, Source};
 use self::stats::{Given, Stats};
 use self::tally::Tally;
 use self::topics::{Load, Topics};
@@ -132,6 +132,7 @@ pub struct Tailer<F: FileSystem, B, S> {
     sources: Vec<Option<Box<Source<F::File>>>>,
     free: Vec<usize>,
     by_identity: HashMap<Identity, usize>,
+    /// Of those that are listed.
     by_path: HashMap<PathBuf, usize>,
     /// Rows of the checkpoint whose file no scan has found, by inode.
     absent: BTreeMap<u64, Vec<Row>>,
@@ -417,7 +418,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             self.sources.len() - 1
         });
         self.by_identity.insert(source.identity, slot);
-        self.by_path.insert(source.current_path.clone(), slot);
+        if source.fate == Fate::Listed {
+            self.by_path.insert(source.current_path.clone(), slot);
+        }
         if source.file.is_some() {
             self.opened.push_back(slot);
         }

@@ -4,6 +4,7 @@
 //! file before is finished with the record's acknowledgement, both in one checkpoint.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use millrace_common::record::SourceId;
@@ -27,11 +28,16 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// Finds for each source that a scan has just found the one that left its path before: events may go on in it.
     ///
     /// Only what scans saw counts. Of several new files in a folder nobody knows which came first, so that none goes on.
-    pub(super) fn find_predecessors(&mut self, found: &[usize]) {
+    /// `missed` are paths where a new file was seen that is no source yet.
+    pub(super) fn find_predecessors(&mut self, found: &[usize], missed: &[PathBuf]) {
+        // What is found there next may not be what came next.
+        for source in self.sources.iter_mut().flatten() {
+            source.rotation.left.take_if(|(path, _)| missed.contains(path));
+        }
         let folder = |slot: usize| self.sources[slot].as_ref().and_then(|source| source.path.parent());
         let mut num_new: HashMap<_, usize> = HashMap::new();
-        for &slot in found {
-            *num_new.entry(folder(slot)).or_default() += 1;
+        for folder in found.iter().map(|&slot| folder(slot)).chain(missed.iter().map(|path| path.parent())) {
+            *num_new.entry(folder).or_default() += 1;
         }
         let alone: Vec<_> = found.iter().copied().filter(|&slot| num_new[&folder(slot)] == 1).collect();
         for slot in alone {
@@ -132,6 +138,14 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let start = end - open.iter().copied().max().map_or(0, u64::from);
         self.carry_over(slot, at, Carry { from: follows, start, end }, open, guard);
         Err(Stop::Held)
+    }
+
+    /// A file that is no copy has a copy's name. If nothing was read of its original so far, it may have been the original's
+    /// content, and what stands there now need not be what comes next.
+    pub(super) fn release_unread(&mut self, slot: usize) {
+        if let Some(source) = self.sources[slot].as_mut().filter(|source| source.prefix.length == 0) {
+            source.rotation.follows = None;
+        }
     }
 
     fn release(&mut self, slot: usize) -> Result<(), Stop> {

@@ -81,7 +81,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             source.last_look = look;
             source.size = source.size.max(stat.size);
             source.grown_at = now.mono;
-        } else if stat.size <= source.read_end && !source.waits_for_source() {
+        } else if stat.size == source.read_end && !source.waits_for_source() {
             return;
         }
         Self::enqueue(&mut self.ready, slot, source);

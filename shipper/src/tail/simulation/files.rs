@@ -39,6 +39,8 @@ pub struct State {
     num_created: u64,
     pub has_birth_times: bool,
     pub faults: Option<Random>,
+    /// Cannot be opened.
+    denied: Option<PathBuf>,
 }
 
 #[derive(Clone, Default)]
@@ -74,6 +76,10 @@ impl Files {
         self.0.borrow_mut().free.push(number);
     }
 
+    pub fn deny(&self, path: Option<&str>) {
+        self.0.borrow_mut().denied = path.map(PathBuf::from);
+    }
+
     fn fails(&self, percent: u64) -> bool {
         self.0.borrow_mut().faults.as_mut().is_some_and(|random| random.chance(percent))
     }
@@ -94,7 +100,7 @@ impl FileSystem for Files {
     type File = Handle;
 
     fn open(&self, path: &Path, _: &Reach) -> io::Result<Handle> {
-        if self.fails(5) {
+        if self.fails(5) || self.0.borrow().denied.as_deref() == Some(path) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         self.0.borrow().names.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
