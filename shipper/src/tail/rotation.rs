@@ -236,7 +236,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let Carry { from, start, end } = arrived.carry;
         let length = (end - start) as usize;
         let Some(before) = self.slot_of(from) else {
-            return if self.is_awaited(from) { Err(Stop::Held) } else { self.lose_carry(slot, arrived.carry) };
+            return if self.is_awaited(from) { Err(Stop::Held) } else { self.lose_carry(slot, arrived) };
         };
         if !self.open_again(before, now) && self.sources[before].as_ref().is_some_and(|old| old.is_closed) {
             return Err(Stop::Held);
@@ -245,7 +245,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         match file.map(|file| self.files.read_at(file, &mut buffer[..length], start)) {
             Some(Ok(num_read)) if num_read == length => Ok(length),
             Some(Err(cause)) => Err(self.read_failed(slot, &cause, now)),
-            Some(Ok(_)) | None => self.lose_carry(slot, arrived.carry),
+            Some(Ok(_)) | None => self.lose_carry(slot, arrived),
         }
     }
 
@@ -254,15 +254,16 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         !self.is_scanned || self.rewritten.iter().any(|(row, _)| row.source == id)
     }
 
-    fn lose_carry(&mut self, slot: usize, carry: Carry) -> Result<usize, Stop> {
+    fn lose_carry(&mut self, slot: usize, arrived: Arrived) -> Result<usize, Stop> {
         let Some(source) = self.sources[slot].as_mut() else { return Err(Stop::Held) };
-        let path = source.path.clone();
+        let (path, carry) = (source.path.clone(), arrived.carry);
         warn!(path = %path.display(), from = %carry.from, "the file with the beginning of an event is gone");
         source.rotation.carry = None;
         source.forget_carried();
-        self.stats.rotation_splits += 1;
-        // It may be found yet; then it sends its part itself.
-        if self.absent.values().flatten().all(|row| row.source != carry.from) {
+        // It may be at hand or found yet; then it sends its part itself.
+        let is_gone = self.slot_of(carry.from).is_none();
+        self.give_back(arrived);
+        if is_gone && self.absent.values().flatten().all(|row| row.source != carry.from) {
             self.lost("deleted", &path, carry.start, carry.end);
         }
         Ok(0)
@@ -299,7 +300,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 carried.is_settled = is_acknowledged;
             }
         };
-        if let Some(source) = self.slot_of(from).and_then(|slot| self.sources[slot].as_mut()) {
+        if let Some(slot) = self.slot_of(from)
+            && let Some(source) = self.sources[slot].as_mut()
+        {
             settle(&mut source.rotation.carried);
             if let Some(sequence) = arrived.sequence {
                 let before = source.ledger.num_acknowledged();
@@ -308,6 +311,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 let num_acknowledged = source.ledger.num_acknowledged() - before;
                 source.tally.finish(num_acknowledged);
                 self.stats.acked_events += num_acknowledged;
+            }
+            if source.is_given_up() && source.ledger.num_outstanding() == 0 {
+                self.end_given_up(slot);
             }
         }
         if let Some(row) = self.absent.values_mut().flatten().find(|row| row.source == from) {

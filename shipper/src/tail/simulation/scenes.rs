@@ -1,6 +1,7 @@
 //! Single faults, set by hand, that random schedules meet too rarely.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::World;
@@ -179,4 +180,22 @@ fn an_event_does_not_go_on_behind_a_copy_of_what_was_never_read() {
     world.append_to(&handle, " other\n");
     world.go_round(30);
     assert_eq!(world.messages(), [" more-2", " other", "line-1\n more-1"]);
+}
+
+#[test]
+fn a_truncated_file_whose_last_event_went_on_elsewhere_is_let_go() {
+    let mut world = divided();
+    let begun = Rc::clone(&world.files.0.borrow().names[Path::new("/logs/2.log.1")]);
+    world.live(" more-2\n");
+    world.scan();
+    let is_carried =
+        |world: &World| world.tailer.iter().any(|t| t.rows().any(|source| source.rotation.carry.is_some()));
+    while !is_carried(&world) {
+        let now = world.now;
+        world.tailer.iter_mut().for_each(|tailer| _ = tailer.turn(now, Duration::ZERO));
+    }
+    begun.borrow_mut().content = b"line-3\n".to_vec();
+    world.go_round(30);
+    assert_eq!(world.messages(), [" more-2", "line-3"]);
+    assert!(world.tailer.iter().all(|tailer| tailer.rows().all(|source| source.is_done())));
 }
