@@ -116,4 +116,8 @@ impl Announcer for Nobody {
     fn is_announced(&self, _id: SourceId) -> bool {
         true
     }
+
+    fn take_announced(&mut self) -> Vec<SourceId> {
+        Vec::new()
+    }
 }

@@ -169,4 +169,8 @@ impl Announcer for Arc<Desk> {
     fn is_announced(&self, id: SourceId) -> bool {
         self.outbox().is_announced(id)
     }
+
+    fn take_announced(&mut self) -> Vec<SourceId> {
+        self.outbox().take_announced()
+    }
 }

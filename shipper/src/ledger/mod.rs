@@ -26,4 +26,6 @@ pub trait Announcer {
     fn note(&mut self, id: SourceId, progress: Progress);
     /// Whether a row of the source was acknowledged. No record of it may be produced before.
     fn is_announced(&self, id: SourceId) -> bool;
+    /// The sources of which a row was acknowledged for the first time since this was asked last.
+    fn take_announced(&mut self) -> Vec<SourceId>;
 }

@@ -55,13 +55,15 @@ pub struct Outbox {
     entries: BTreeMap<SourceId, Entry>,
     /// Sources with something to say of which nothing is under way.
     due: BTreeSet<SourceId>,
+    /// Sources that were announced and not yet taken.
+    announced: Vec<SourceId>,
     num_changes: u64,
 }
 
 impl Outbox {
     /// Without a ledger (`is_on: false`) nothing is ever due, and every source counts as announced.
     pub fn new(is_on: bool) -> Self {
-        Self { is_on, entries: BTreeMap::new(), due: BTreeSet::new(), num_changes: 0 }
+        Self { is_on, entries: BTreeMap::new(), due: BTreeSet::new(), announced: Vec::new(), num_changes: 0 }
     }
 
     pub fn tell(&mut self, id: SourceId, row: &SourceRow, is_held: bool) {
@@ -118,7 +120,11 @@ impl Outbox {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.is_under_way = false;
         match failed {
-            None => entry.is_announced = true,
+            None if !entry.is_announced => {
+                entry.is_announced = true;
+                self.announced.push(id);
+            }
+            None => {}
             Some(say) => _ = entry.next.get_or_insert(say),
         }
         if entry.next.is_some() {
@@ -131,6 +137,11 @@ impl Outbox {
     /// Whether a row of the source was acknowledged.
     pub fn is_announced(&self, id: SourceId) -> bool {
         !self.is_on || self.entries.get(&id).is_some_and(|entry| entry.is_announced)
+    }
+
+    /// The sources that were announced since this was asked last.
+    pub fn take_announced(&mut self) -> Vec<SourceId> {
+        std::mem::take(&mut self.announced)
     }
 
     pub fn has_due(&self) -> bool {
@@ -233,6 +244,11 @@ pub(super) mod tests {
         outbox.take().unwrap();
         outbox.settle(id, None);
         assert!(outbox.is_announced(id));
+        assert_eq!(outbox.take_announced(), [id]);
+        outbox.tell(id, &row(5, SourceState::Active), false);
+        outbox.take().unwrap();
+        outbox.settle(id, None);
+        assert_eq!(outbox.take_announced(), []);
         assert!(Outbox::new(false).is_announced(id));
     }
 

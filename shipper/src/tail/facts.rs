@@ -37,25 +37,22 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.is_announced = self.ledger.is_announced(source.id);
         source.may_be_copy &= !source.is_announced;
         if !source.is_announced && !std::mem::replace(&mut source.awaits_announcement, true) {
-            self.announcing.push(slot);
+            self.announcing.insert((source.id, slot));
         }
         source.is_announced
     }
 
     /// Sources that were announced go on.
     pub(super) fn take_announced(&mut self) {
-        let mut announcing = std::mem::take(&mut self.announcing);
-        announcing.retain(|&slot| {
-            let Some(source) = self.sources[slot].as_mut() else { return false };
-            if !self.ledger.is_announced(source.id) {
-                return true;
+        for id in self.ledger.take_announced() {
+            while let Some(&(id, slot)) = self.announcing.range((id, 0)..=(id, usize::MAX)).next() {
+                self.announcing.remove(&(id, slot));
+                let Some(source) = self.sources[slot].as_mut() else { continue };
+                source.is_announced = true;
+                source.awaits_announcement = false;
+                Self::enqueue(&mut self.ready, slot, source);
             }
-            source.is_announced = true;
-            source.awaits_announcement = false;
-            Self::enqueue(&mut self.ready, slot, source);
-            false
-        });
-        self.announcing = announcing;
+        }
     }
 
     /// Tells what has changed. Positions alone are told every [`super::Settings::ledger_interval`], everything else at once.

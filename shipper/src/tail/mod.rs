@@ -144,7 +144,7 @@ pub struct Tailer<F: FileSystem, B, S> {
     failed: BTreeSet<usize>,
     waiting: Vec<usize>,
     /// Sources with something to read that are not announced yet.
-    announcing: Vec<usize>,
+    announcing: BTreeSet<(SourceId, usize)>,
     are_absent_told: bool,
     unreadable: BTreeSet<PathBuf>,
     num_ignored: u64,
@@ -217,7 +217,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             ready: VecDeque::new(),
             failed: BTreeSet::new(),
             waiting: Vec::new(),
-            announcing: Vec::new(),
+            announcing: BTreeSet::new(),
             are_absent_told: false,
             unreadable: BTreeSet::new(),
             num_ignored: 0,
@@ -391,7 +391,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.opened.retain(|&s| s != slot);
         self.failed.remove(&slot);
         self.waiting.retain(|&s| s != slot);
-        self.announcing.retain(|&s| s != slot);
+        self.announcing.remove(&(source.id, slot));
         self.ready.retain(|&s| s != slot);
         self.topics.forget(self.settings.inputs[source.input].topic, slot);
         self.give_up_pending(&source);

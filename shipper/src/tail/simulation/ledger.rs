@@ -66,11 +66,12 @@ pub struct Teller {
     rows: Rc<RefCell<Rows>>,
     pending: RefCell<BTreeSet<SourceId>>,
     heard: RefCell<BTreeSet<SourceId>>,
+    news: RefCell<Vec<SourceId>>,
 }
 
 impl Teller {
     pub fn new(rows: Rc<RefCell<Rows>>) -> Self {
-        Self { rows, pending: RefCell::default(), heard: RefCell::default() }
+        Self { rows, pending: RefCell::default(), heard: RefCell::default(), news: RefCell::default() }
     }
 }
 
@@ -86,8 +87,16 @@ impl Announcer for Teller {
         let mut rows = self.rows.borrow_mut();
         if (rows.is_healthy || rows.random.chance(30)) && self.pending.borrow_mut().remove(&id) {
             rows.announced.insert(id);
-            self.heard.borrow_mut().insert(id);
+            if self.heard.borrow_mut().insert(id) {
+                self.news.borrow_mut().push(id);
+            }
         }
         self.heard.borrow().contains(&id)
+    }
+
+    fn take_announced(&mut self) -> Vec<SourceId> {
+        let pending = self.pending.borrow().clone();
+        pending.into_iter().for_each(|id| _ = self.is_announced(id));
+        self.news.take()
     }
 }
