@@ -146,7 +146,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Opens a file that no source stands for, and returns its slot.
     fn adopt(&mut self, found: Found, now: Now) -> io::Result<usize> {
-        if !self.make_room() {
+        while !self.has_room() && self.close_one(true) {}
+        let stays_open = self.has_room();
+        if !stays_open && !self.may_close_one() {
             return Err(io::Error::other("limits.open_files is reached by files that were deleted and not yet read"));
         }
         let file = self.files.open(&found.path, &self.settings.inputs[found.input].reach)?;
@@ -159,7 +161,10 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             return Ok(slot);
         }
         let opened = Opened { input: found.input, path: found.path, file, stat };
-        let source = self.begin(opened, now)?;
+        let mut source = self.begin(opened, now)?;
+        if !stays_open {
+            source.close();
+        }
         info!(path = %source.path.display(), source = %source.id, position = source.covered, size = stat.size, "tailing");
         let slot = self.insert(source);
         if let Some(source) = self.sources[slot].as_mut() {

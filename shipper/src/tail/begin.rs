@@ -36,7 +36,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     pub(super) fn begin(&mut self, opened: Opened<F::File>, now: Now) -> io::Result<Source<F::File>> {
         let Some(row) = self.row_of(&opened.stat).cloned() else {
             let lineage = self.lineage(&opened.stat, 0);
-            return Ok(Source { may_be_copy: true, ..self.fresh(opened, lineage, now) });
+            return self.unknown(opened, lineage, now);
         };
         let source = if self.has_content_of(&row, &opened.file, opened.stat.size)? {
             let before = self.before(&opened.file, row.acknowledged)?;
@@ -45,11 +45,21 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             info!(path = %opened.path.display(), source = %row.source, "the file was rewritten while nobody looked, reading it as a new one");
             self.rewritten.push((row.clone(), now.mono));
             let lineage = self.lineage(&opened.stat, row.generation + 1);
-            Source { may_be_copy: true, ..self.fresh(opened, lineage, now) }
+            self.unknown(opened, lineage, now)?
         };
         // Only now: a fault while reading must not cost the position.
         self.forget_row(&row);
         Ok(source)
+    }
+
+    /// A file of which nothing was sent. What it begins with is known before that.
+    fn unknown(&self, opened: Opened<F::File>, lineage: Lineage, now: Now) -> io::Result<Source<F::File>> {
+        let mut bytes = [0; Print::MAX_LENGTH];
+        // No longer than what a usual look can compare.
+        let length = Print::MAX_LENGTH.min(self.settings.window);
+        let num_read = self.files.read_at(&opened.file, &mut bytes[..length], 0)?;
+        let prefix = Print::of(&bytes[..num_read]);
+        Ok(Source { prefix, may_be_copy: true, ..self.fresh(opened, lineage, now) })
     }
 
     pub(super) fn forget_row(&mut self, row: &Row) {

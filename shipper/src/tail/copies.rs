@@ -35,17 +35,25 @@ enum Likeness {
 }
 
 impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
-    /// Whether the next bytes of a source may be read now. Opens its file if needed.
-    pub(super) fn is_readable(&mut self, slot: usize, now: Now) -> bool {
+    /// Whether the next bytes of a source may be read now: they are its own, as far as can be told. Opens files to compare
+    /// them.
+    pub(super) fn is_own(&mut self, slot: usize, now: Now) -> bool {
         let Some(source) = self.sources[slot].as_ref() else { return false };
-        if source.truncated_at.is_some() || source.retry_at.is_some() || !self.open_again(slot, now) {
+        if source.truncated_at.is_some() || source.retry_at.is_some() {
             return false;
         }
-        let Some(source) = self.sources[slot].as_ref().filter(|source| source.may_be_copy) else { return true };
+        if !source.may_be_copy {
+            return true;
+        }
         let quiet = now.mono.saturating_sub(source.grown_at);
         let is_quiet = quiet >= self.settings.rotate_wait;
         let is_waited_for = quiet >= self.settings.rotate_wait * PATIENCE;
-        for original in self.originals_of(&source.current_path.clone()) {
+        let originals = self.originals_of(&source.current_path);
+        let has_absent = !self.absent.is_empty();
+        if (has_absent || !originals.is_empty()) && !self.open_again(slot, now) {
+            return false;
+        }
+        for original in originals {
             match self.likeness(slot, original, now) {
                 Ok(Likeness::Other) => self.release_unread(original),
                 Ok(Likeness::Same) if is_quiet => {}

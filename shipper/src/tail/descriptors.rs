@@ -52,36 +52,42 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     /// Sees to it that one more file may be opened. False if all that are open must stay so.
-    pub(super) fn make_room(&mut self) -> bool {
-        while self.opened.len() >= self.settings.open_files {
-            let may_close = |slot: usize, needs_done: bool| {
-                let Some(source) = self.sources[slot].as_ref() else { return false };
-                // What lies under its name now may be another file.
-                source.fate == Fate::Listed
-                    && if needs_done { source.is_done() && !source.is_queued } else { !source.is_carrying() }
-                    && self.files.stat_path(&source.current_path).is_ok_and(|stat| stat.identity == source.identity)
-            };
-            let oldest =
-                |needs_done, num: usize| self.opened.iter().take(num).position(|&slot| may_close(slot, needs_done));
-            let Some(at) = oldest(true, MAX_LOOKS).or_else(|| oldest(false, usize::MAX)) else { return false };
-            if let Some(slot) = self.opened.remove(at) {
-                self.forget_file(slot);
+    fn make_room(&mut self) -> bool {
+        while !self.has_room() {
+            if !self.close_one(true) && !self.close_one(false) {
+                return false;
             }
         }
         true
     }
 
-    pub(super) fn close(&mut self, slot: usize) {
-        self.forget_file(slot);
-        self.opened.retain(|&s| s != slot);
+    /// Whether one more file may be opened.
+    pub(super) fn has_room(&self) -> bool {
+        self.opened.len() < self.settings.open_files
     }
 
-    fn forget_file(&mut self, slot: usize) {
-        if let Some(source) = self.sources[slot].as_mut() {
-            source.file = None;
-            source.own = None;
-            source.is_closed = true;
+    /// Closes the longest open file, or (`needs_done`) one of the longest open that was read. False if there is none that
+    /// may be closed.
+    pub(super) fn close_one(&mut self, needs_done: bool) -> bool {
+        let num_looks = if needs_done { MAX_LOOKS } else { usize::MAX };
+        let mut slots = self.opened.iter().take(num_looks);
+        let Some(at) = slots.position(|&slot| self.may_close(slot, needs_done)) else { return false };
+        if let Some(source) = self.opened.remove(at).and_then(|slot| self.sources[slot].as_mut()) {
+            source.close();
         }
+        true
+    }
+
+    pub(super) fn may_close_one(&self) -> bool {
+        self.opened.iter().any(|&slot| self.may_close(slot, false))
+    }
+
+    fn may_close(&self, slot: usize, needs_done: bool) -> bool {
+        let Some(source) = self.sources[slot].as_ref() else { return false };
+        // What lies under its name now may be another file.
+        source.fate == Fate::Listed
+            && if needs_done { source.is_done() && !source.is_queued } else { !source.is_carrying() }
+            && self.files.stat_path(&source.current_path).is_ok_and(|stat| stat.identity == source.identity)
     }
 
     /// Whether a file that was closed has not changed since. One that has is read on. An open one is looked at anyway.
@@ -100,10 +106,11 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Closes a file that is read and was quiet for long.
     pub(super) fn close_quiet(&mut self, slot: usize, now: Now) {
-        let Some(source) = self.sources[slot].as_ref() else { return };
+        let Some(source) = self.sources[slot].as_mut() else { return };
         let is_quiet = now.mono >= source.grown_at + self.settings.close_idle;
         if is_quiet && source.file.is_some() && source.fate == Fate::Listed && source.is_done() && !source.is_queued {
-            self.close(slot);
+            source.close();
+            self.opened.retain(|&s| s != slot);
         }
     }
 }

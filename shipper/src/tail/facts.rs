@@ -43,14 +43,18 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     /// Sources that were announced go on.
-    pub(super) fn take_announced(&mut self) {
+    pub(super) fn take_announced(&mut self, now: Now) {
+        let read_time_ms = self.broker.read_time_ms(now.wall_ms);
         for id in self.ledger.take_announced() {
             while let Some(&(id, slot)) = self.announcing.range((id, 0)..=(id, usize::MAX)).next() {
                 self.announcing.remove(&(id, slot));
                 let Some(source) = self.sources[slot].as_mut() else { continue };
                 source.is_announced = true;
                 source.awaits_announcement = false;
-                Self::enqueue(&mut self.ready, slot, source);
+                match source.prepare(read_time_ms) {
+                    true => self.wait_for_save(slot),
+                    false => Self::enqueue(&mut self.ready, slot, source),
+                }
             }
         }
     }

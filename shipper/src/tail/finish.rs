@@ -72,7 +72,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         self.is_urgent = true;
         let version = self.last_save + 1;
-        self.save_if_due(now);
+        self.save(now);
         version
     }
 

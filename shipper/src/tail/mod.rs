@@ -252,7 +252,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.wall_ms = now.wall_ms;
         self.take_deliveries(now, wait);
         self.take_saves(now);
-        self.take_announced();
+        self.take_announced(now);
         self.rewind_failed(now);
         self.wake_held();
         let is_taken = self.pump_ready(now);
@@ -306,16 +306,21 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
     }
 
-    /// Sources that waited for a durable note go on.
-    fn take_saves(&mut self, now: Now) {
-        let durable = self.store.durable();
-        if durable == self.last_save && !self.is_last_save_taken {
+    /// Notes whether the last save is durable by now.
+    fn note_durable(&mut self, now: Now) {
+        if self.store.durable() == self.last_save && !self.is_last_save_taken {
             self.is_last_save_taken = true;
             self.save_took = now.mono.saturating_sub(self.saved_at);
             for source in self.sources.iter_mut().flatten() {
                 source.horizon = source.saving_horizon;
             }
         }
+    }
+
+    /// Sources that waited for a durable note go on.
+    fn take_saves(&mut self, now: Now) {
+        self.note_durable(now);
+        let durable = self.store.durable();
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.retain(|&slot| {
             let Some(source) = self.sources[slot].as_mut() else { return false };
@@ -347,13 +352,22 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     }
 
     fn save_if_due(&mut self, now: Now) {
-        // A save may take a tenth of the disk's time at most.
+        // Saves may take a tenth of the disk's time at most, those that records wait for a third.
         let interval = self.settings.checkpoint_interval.max(self.save_took * 10);
-        let is_due = self.is_dirty && now.mono >= self.saved_at + interval;
+        let is_due = |interval| now.mono >= self.saved_at + interval;
+        let is_wanted = (self.is_dirty && is_due(interval)) || (self.is_urgent && is_due(self.save_took * 3));
+        if is_wanted {
+            self.save(now);
+        }
+    }
+
+    fn save(&mut self, now: Now) {
         // Until a copy was looked for, the checkpoint before knows what it may have to go on with.
-        if !self.store.is_ready() || !(is_due || self.is_urgent) || !self.rewritten.is_empty() {
+        if !self.store.is_ready() || !self.rewritten.is_empty() {
             return;
         }
+        // It may have become so since this turn began.
+        self.note_durable(now);
         self.last_save += 1;
         self.is_last_save_taken = false;
         let mut rows = Vec::with_capacity(self.sources.len() + self.absent.len());

@@ -57,7 +57,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             }
             let Some(slot) = self.ready.pop_front() else { return true };
             let mut buffer = std::mem::take(&mut self.buffer);
-            let may_go_on = self.is_readable(slot, now) && self.may_produce(slot, now);
+            let may_go_on = self.is_own(slot, now) && self.may_produce(slot, now) && self.open_again(slot, now);
             let stop = if may_go_on { self.pump(slot, &mut buffer, now) } else { Stop::Held };
             self.buffer = buffer;
             let Some(source) = self.sources[slot].as_mut() else { continue };

@@ -192,7 +192,7 @@ impl<F> Source<F> {
     /// A second's worth of a quiet file, so that few records wait for a save of their own. The simulation reserves little,
     /// to meet the horizon often.
     const MIN_RESERVE: u64 = if cfg!(test) { 100 } else { 64 * 1024 };
-    const MAX_RESERVE: u64 = 64 * 1024 * 1024;
+    const MAX_RESERVE: u64 = if cfg!(test) { 200 } else { 64 * 1024 * 1024 };
 
     /// Decides the read time of the record that covers `start..end`.
     ///
@@ -212,6 +212,15 @@ impl<F> Source<F> {
         }
         let note = self.hours.iter().rev().find(|note| note.position <= start).or(self.hours.first());
         Stamp::Time(note.map_or(wall_ms, |note| note.clamp(wall_ms)))
+    }
+
+    /// Decides ahead for what the file has by now, so that its first records wait for one save, and it need not be read
+    /// before. Returns whether there is something to save.
+    pub fn prepare(&mut self, wall_ms: i64) -> bool {
+        let end = self.size.min(self.covered + Self::MAX_RESERVE);
+        // With the horizon, what tells the file from another must be durable.
+        let is_known = self.prefix.length >= Guard::MAX_LENGTH as u32;
+        is_known && end > self.covered && self.stamp(self.covered, end, wall_ms) == Stamp::Noted
     }
 
     /// Moves the horizon ahead by what the source is likely to need until the next save.
@@ -262,6 +271,13 @@ impl<F> Source<F> {
             boundaries: self.boundaries.clone(),
             last_seen_ms: self.last_seen_ms,
         }
+    }
+
+    /// Gives its descriptor back.
+    pub fn close(&mut self) {
+        self.file = None;
+        self.own = None;
+        self.is_closed = true;
     }
 
     /// Goes back to the first unacknowledged record. `before` are the bytes that end there.
