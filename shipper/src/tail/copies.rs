@@ -48,7 +48,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let quiet = now.mono.saturating_sub(source.grown_at);
         let is_quiet = quiet >= self.settings.rotate_wait;
         let is_waited_for = quiet >= self.settings.rotate_wait * PATIENCE;
-        let originals = self.originals_of(&source.current_path);
+        let mut originals = self.originals_of(&source.current_path);
+        originals.retain(|&original| !self.begins_otherwise(slot, original));
         let has_absent = !self.absent.is_empty();
         if (has_absent || !originals.is_empty()) && !self.open_again(slot, now) {
             return false;
@@ -113,6 +114,13 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         slots.sort_unstable();
         slots.dedup();
         slots
+    }
+
+    /// Whether two files are known to begin with other bytes.
+    fn begins_otherwise(&self, slot: usize, other: usize) -> bool {
+        let prefix_of = |slot: usize| self.sources[slot].as_ref().map(|source| source.prefix);
+        let (Some(one), Some(other)) = (prefix_of(slot), prefix_of(other)) else { return false };
+        one.length == other.length && one != other
     }
 
     /// Compares the last bytes of a new file with those at the same place of `original`.

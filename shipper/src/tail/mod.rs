@@ -287,6 +287,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
                 self.stats.ack_latency.note(now.wall_ms - delivery.timestamp_ms);
                 self.is_dirty = true;
                 let has_carry = source.rotation.carry.is_some();
+                if source.unread() == 0 {
+                    source.ledger.free_room();
+                }
                 if source.retry_at.is_none() && source.delays.num_attempts() > 0 {
                     source.delays.reset();
                     if self.topics.delivers(topic, slot) {

@@ -21,6 +21,17 @@ pub struct Usage {
     pub peak_rss_bytes: u64,
 }
 
+impl Usage {
+    /// What it took more than a smaller run.
+    pub fn beyond(&self, smaller: &Self) -> Self {
+        Self {
+            wall: self.wall.saturating_sub(smaller.wall),
+            cpu: self.cpu.saturating_sub(smaller.cpu),
+            peak_rss_bytes: self.peak_rss_bytes,
+        }
+    }
+}
+
 const SAMPLE: Duration = Duration::from_millis(5);
 
 /// A process that is measured. Killed if it is dropped before it ended.

@@ -22,6 +22,7 @@ const NUM_PARTITIONS: i32 = 4;
 
 pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result<()> {
     let dir = scratch::dir("bench")?;
+    let mut before: Option<(u64, u64, Vec<Usage>)> = None;
     for workload in Workload::all().into_iter().filter(|workload| plan.wants(workload.name)) {
         let files = workload.write(&dir, plan.num_records)?;
         let mut sides = Sides { kafka, files: &files, number: 0 };
@@ -59,6 +60,16 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
             runs: &ours,
             beside: Some(("kcat -P", &raw)),
         })?;
+        if let Some((num_files, num_events, runs)) = &before
+            && *num_files == workload.num_files
+            && *num_events < files.num_events
+            && *num_files > 1
+        {
+            let more: Vec<_> = ours.iter().zip(runs).map(|(all, few)| all.beyond(few)).collect();
+            let num = files.num_events - num_events;
+            report.add(Row { name: name("shipper, each record more than before"), num, runs: &more, beside: None })?;
+        }
+        before = Some((workload.num_files, files.num_events, ours));
         report.note(&format!("{} of {} bytes", workload.name, files.num_bytes / files.num_lines));
         fs::remove_dir_all(&files.dir)?;
     }

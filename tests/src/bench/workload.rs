@@ -12,7 +12,7 @@ pub struct Workload {
     pub name: &'static str,
     /// Lines against `BENCH_RECORDS`.
     share: f64,
-    num_files: u64,
+    pub num_files: u64,
     lines_per_event: u64,
     /// What the shipper is told about it, beside its paths.
     pub input: Value,
@@ -43,10 +43,16 @@ impl Workload {
             // So many that what a start takes is little of the whole.
             Self { input: json!({"format": "json"}), ..plain("json lines", 3.0, json_line) },
             Self { input: json!({"format": "json"}), num_files: 100, ..plain("json lines, 100 files", 1.0, json_line) },
+            // The same files with few lines and with more: what a file takes, and what a record.
             Self {
                 input: json!({"format": "json"}),
                 num_files: 10_000,
-                ..plain("json lines, 10,000 files", 3.0, json_line)
+                ..plain("json lines, 10,000 files of 100", 1.0, json_line)
+            },
+            Self {
+                input: json!({"format": "json"}),
+                num_files: 10_000,
+                ..plain("json lines, 10,000 files of 300", 3.0, json_line)
             },
             Self {
                 input: json!({"format": "pattern", "pattern": {"grok": "%{COMBINEDAPACHELOG}"}}),
