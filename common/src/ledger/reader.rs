@@ -60,6 +60,8 @@ impl Reader {
         config.set("enable.partition.eof", "true");
         set_default(&mut config, "fetch.message.max.bytes", "1048576");
         set_default(&mut config, "queued.max.messages.kbytes", "1024");
+        // Else the client pauses for a second whenever so much is waiting to be taken.
+        set_default(&mut config, "fetch.queue.backoff.ms", "10");
         let consumer: BaseConsumer<Log> = kafka::create(&config, Log::new()).map_err(ReadError::Client)?;
         let consumer = ManuallyDrop::new(consumer);
         let mut list = TopicPartitionList::new();

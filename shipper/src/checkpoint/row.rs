@@ -84,8 +84,11 @@ pub struct Print {
 impl Print {
     pub const MAX_LENGTH: usize = 1024;
 
+    /// NULs at the end may be room set aside, to be written to: they are left out.
     pub fn of(bytes: &[u8]) -> Self {
         let bytes = &bytes[..bytes.len().min(Self::MAX_LENGTH)];
+        let length = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        let bytes = &bytes[..length];
         Self { length: bytes.len() as u32, hash: fingerprint(bytes) }
     }
 

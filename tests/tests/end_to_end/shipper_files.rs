@@ -574,6 +574,13 @@ fn t28_preallocated_file_is_read_as_it_fills() -> Result<()> {
         rig.wait_for_records((round + 1) * 10)?;
     }
     assert_eq!(shipper.metric("shipper_nul_bytes_skipped_total", &[])?, 0.0);
+    assert_eq!(shipper.metric("shipper_lost_bytes_total", &[])?, 0.0);
+    shipper.stop()?;
+    // Nor is it another one at the next start.
+    let mut shipper = rig.start()?;
+    file.write_all(rig.lines("app.log", 200..210).as_bytes())?;
+    rig.wait_for_records(210)?;
+    assert_eq!(shipper.metric("shipper_lost_bytes_total", &[])?, 0.0);
     shipper.stop()?;
     rig.check_sent_once()
 }
