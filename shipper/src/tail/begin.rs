@@ -55,10 +55,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// A file of which nothing was sent. What it begins with is known before that.
     fn unknown(&self, opened: Opened<F::File>, lineage: Lineage, now: Now) -> io::Result<Source<F::File>> {
         let mut bytes = [0; Print::MAX_LENGTH];
-        // No longer than what a usual look can compare.
-        let length = Print::MAX_LENGTH.min(self.settings.window);
-        let num_read = self.files.read_at(&opened.file, &mut bytes[..length], 0)?;
-        let prefix = Print::of(&bytes[..num_read]);
+        let num_read = self.files.read_at(&opened.file, &mut bytes, 0)?;
+        let prefix = self.settings.prefix_of(&bytes[..num_read]);
         Ok(Source { prefix, may_be_copy: true, ..self.fresh(opened, lineage, now) })
     }
 

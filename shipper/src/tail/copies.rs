@@ -50,8 +50,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let is_waited_for = quiet >= self.settings.rotate_wait * PATIENCE;
         let mut originals = self.originals_of(&source.current_path);
         originals.retain(|&original| !self.begins_otherwise(slot, original));
-        let has_absent = !self.absent.is_empty();
-        if (has_absent || !originals.is_empty()) && !self.open_again(slot, now) {
+        let is_compared = !self.absent.is_empty() || !originals.is_empty();
+        if is_compared && !self.open_again(slot, now) {
             return false;
         }
         for original in originals {

@@ -53,12 +53,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Sees to it that one more file may be opened. False if all that are open must stay so.
     fn make_room(&mut self) -> bool {
-        while !self.has_room() {
-            if !self.close_one(true) && !self.close_one(false) {
-                return false;
-            }
-        }
-        true
+        while !self.has_room() && (self.close_one(true) || self.close_one(false)) {}
+        self.has_room()
     }
 
     /// Whether one more file may be opened.

@@ -35,7 +35,7 @@ use self::stats::{Given, Stats};
 use self::tally::Tally;
 use self::topics::{Load, Topics};
 use crate::checkpoint::ledger::Sequence;
-use crate::checkpoint::row::Row;
+use crate::checkpoint::row::{Print, Row};
 use crate::checkpoint::store::Store;
 use crate::encode::own_fields::{Origin, OwnFields};
 use crate::encode::path_fields::InputFields;
@@ -107,6 +107,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What a file begins with; no longer than what a usual look can compare.
+    fn prefix_of(&self, beginning: &[u8]) -> Print {
+        Print::of(&beginning[..beginning.len().min(self.window)])
+    }
+
     /// Room for a window, or for the largest event and what another file has of it.
     fn buffer_bytes(&self) -> usize {
         let framings = self.inputs.iter().map(|input| &input.framing);
@@ -309,21 +314,22 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
     }
 
-    /// Notes whether the last save is durable by now.
-    fn note_durable(&mut self, now: Now) {
-        if self.store.durable() == self.last_save && !self.is_last_save_taken {
+    /// Notes whether the last save is durable by now, and returns which is.
+    fn note_durable(&mut self, now: Now) -> u64 {
+        let durable = self.store.durable();
+        if durable == self.last_save && !self.is_last_save_taken {
             self.is_last_save_taken = true;
             self.save_took = now.mono.saturating_sub(self.saved_at);
             for source in self.sources.iter_mut().flatten() {
                 source.horizon = source.saving_horizon;
             }
         }
+        durable
     }
 
     /// Sources that waited for a durable note go on.
     fn take_saves(&mut self, now: Now) {
-        self.note_durable(now);
-        let durable = self.store.durable();
+        let durable = self.note_durable(now);
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.retain(|&slot| {
             let Some(source) = self.sources[slot].as_mut() else { return false };

@@ -156,8 +156,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let Some(source) = self.sources[slot].as_mut() else { return Err(Stop::Held) };
         source.size = source.size.max(start + num_read as u64);
         if source.prefix.length < Print::MAX_LENGTH as u32 && start == 0 && !is_searching {
-            // No longer than what a usual look can compare.
-            source.prefix = Print::of(&bytes[..num_read.min(self.settings.window)]);
+            source.prefix = self.settings.prefix_of(bytes);
         }
         Ok(View { carried, start, length: num_read, is_full: num_read == wanted })
     }

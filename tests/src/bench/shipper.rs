@@ -1,6 +1,7 @@
 //! Files to Kafka: the shipper beside `kcat -P`, which sends lines as they are, and `kcat -P -K`, which sends the shipper's
 //! finished keys and values.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ const NUM_PARTITIONS: i32 = 4;
 
 pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result<()> {
     let dir = scratch::dir("bench")?;
-    let mut before: Option<(u64, u64, Vec<Usage>)> = None;
+    let mut measured: BTreeMap<&str, (u64, Vec<Usage>)> = BTreeMap::new();
     for workload in Workload::all().into_iter().filter(|workload| plan.wants(workload.name)) {
         let files = workload.write(&dir, plan.num_records)?;
         let mut sides = Sides { kafka, files: &files, number: 0 };
@@ -63,16 +64,12 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
             runs: &ours,
             beside: Some(("kcat -P", &raw)),
         })?;
-        if let Some((num_files, num_events, runs)) = &before
-            && *num_files == workload.num_files
-            && *num_events < files.num_events
-            && *num_files > 1
-        {
-            let more: Vec<_> = ours.iter().zip(runs).map(|(all, few)| all.beyond(few)).collect();
+        if let Some((num_events, few)) = workload.more_than.and_then(|name| measured.get(name)) {
+            let more: Vec<_> = ours.iter().zip(few).map(|(all, few)| all.beyond(few)).collect();
             let num = files.num_events - num_events;
             report.add(Row { name: name("shipper, each record more than before"), num, runs: &more, beside: None })?;
         }
-        before = Some((workload.num_files, files.num_events, ours));
+        measured.insert(workload.name, (files.num_events, ours));
         report.note(&format!("{} of {} bytes", workload.name, files.num_bytes / files.num_lines));
         fs::remove_dir_all(&files.dir)?;
     }

@@ -12,10 +12,12 @@ pub struct Workload {
     pub name: &'static str,
     /// Lines against `BENCH_RECORDS`.
     share: f64,
-    pub num_files: u64,
+    num_files: u64,
     lines_per_event: u64,
     /// What the shipper is told about it, beside its paths.
     pub input: Value,
+    /// The workload of the same files with fewer lines.
+    pub more_than: Option<&'static str>,
     line: fn(u64, &mut String),
 }
 
@@ -37,6 +39,7 @@ impl Workload {
             num_files: 1,
             lines_per_event: 1,
             input: json!({"format": "text"}),
+            more_than: None,
             line,
         };
         vec![
@@ -52,6 +55,7 @@ impl Workload {
             Self {
                 input: json!({"format": "json"}),
                 num_files: 10_000,
+                more_than: Some("json lines, 10,000 files of 100"),
                 ..plain("json lines, 10,000 files of 300", 3.0, json_line)
             },
             Self {

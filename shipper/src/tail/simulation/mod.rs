@@ -273,6 +273,12 @@ impl World {
         }
     }
 
+    /// So many turns as bring about what one look found.
+    fn turns(&mut self) {
+        let Some(tailer) = &mut self.tailer else { return };
+        (0..8).for_each(|_| _ = tailer.turn(self.now, Duration::ZERO));
+    }
+
     fn random_pause(&mut self) -> Duration {
         Duration::from_millis(if self.random.chance(8) { 6_000 } else { self.random.below(700) })
     }
@@ -578,11 +584,7 @@ impl World {
             self.pass(Duration::from_secs(if round % 100 == 99 { 400 } else { 1 }));
             self.scan();
             self.look_around();
-            for _ in 0..8 {
-                if let Some(tailer) = &mut self.tailer {
-                    tailer.turn(self.now, Duration::ZERO);
-                }
-            }
+            self.turns();
             self.reap(false);
             self.note_starved();
         }

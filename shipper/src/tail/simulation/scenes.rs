@@ -42,9 +42,10 @@ impl World {
         self.tailer.iter_mut().for_each(|tailer| tailer.written(Path::new(LIVE), now));
     }
 
-    fn turns(&mut self) {
-        let Some(tailer) = &mut self.tailer else { return };
-        (0..8).for_each(|_| _ = tailer.turn(self.now, Duration::ZERO));
+    /// A scan, and what follows from it at once.
+    fn see(&mut self) {
+        self.scan();
+        self.turns();
     }
 
     /// Some seconds, with the scans that are asked for.
@@ -72,8 +73,7 @@ impl World {
 fn growth_that_nothing_tells_of_is_seen_by_turns() {
     let mut world = World::calm(LINES);
     let handle = world.live("line-1\n");
-    world.scan();
-    world.turns();
+    world.see();
     world.go_round(30);
     assert_eq!(world.messages(), ["line-1"]);
     world.append_to(&handle, "line-2\n");
@@ -104,8 +104,7 @@ fn a_line_read_in_part_while_the_file_is_truncated_is_read_whole_in_the_copy() {
 fn a_deleted_file_that_is_truncated_does_not_hide_the_one_at_its_path() {
     let mut world = World::calm(LINES);
     let deleted = world.live("line-1\n");
-    world.scan();
-    world.turns();
+    world.see();
     world.files.delete(Path::new(LIVE));
     let live = world.live("");
     world.scan();
@@ -123,8 +122,7 @@ const BEGINNING: &str = "line-1\n more-1\n";
 fn divided() -> World {
     let mut world = World::calm(SEVERAL);
     world.live(BEGINNING);
-    world.scan();
-    world.turns();
+    world.see();
     world.rename_live("/logs/2.log.1");
     world
 }
@@ -133,8 +131,7 @@ fn divided() -> World {
 fn an_event_goes_on_in_the_next_file() {
     let mut world = divided();
     world.live(" more-2\n");
-    world.scan();
-    world.turns();
+    world.see();
     world.go_round(30);
     assert_eq!(world.messages(), ["line-1\n more-1\n more-2"]);
 }
@@ -148,8 +145,7 @@ fn an_event_does_not_go_on_behind_a_file_that_cannot_be_opened() {
     world.files.deny(Some("/logs/2.log.2"));
     world.scan();
     world.files.deny(None);
-    world.scan();
-    world.turns();
+    world.see();
     world.go_round(30);
     assert_eq!(world.messages(), [" more-2", " other", "line-1\n more-1"]);
 }
@@ -163,8 +159,7 @@ fn an_event_does_not_go_on_in_what_took_the_place_of_a_file_that_could_not_be_op
     world.files.deny(None);
     world.rename_live("/logs/2.gz");
     world.live(" other\n");
-    world.scan();
-    world.turns();
+    world.see();
     world.go_round(30);
     assert_eq!(world.messages(), [" other", "line-1\n more-1"]);
 }
@@ -175,8 +170,7 @@ fn an_event_does_not_go_on_behind_a_copy_of_what_was_never_read() {
     let handle = world.live("");
     world.scan();
     world.files.create(Path::new("/logs/2.log.2"), b" more-2\n");
-    world.scan();
-    world.turns();
+    world.see();
     world.append_to(&handle, " other\n");
     world.go_round(30);
     assert_eq!(world.messages(), [" more-2", " other", "line-1\n more-1"]);
