@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::route::EpochMillis;
 use crate::watch::history::History;
-use crate::watch::judge::State;
+use crate::watch::judge::{NOT_READ, State};
 use crate::watch::reading::Shared;
 use crate::watch::report;
 use crate::watch::view::View;
@@ -36,7 +36,6 @@ const BLOCKED_REASONS: [&str; 14] = [
     "ledger",
 ];
 
-/// Why nothing is known of the pipeline.
 const LEDGER_OFF: &str = "the settings say `ledger: off`";
 
 /// Shared between owner and admin thread.
@@ -51,6 +50,7 @@ pub struct Health {
 /// What is known of the whole pipeline; nothing without the ledger.
 #[derive(Default)]
 struct Watched {
+    is_ledger_off: bool,
     shown: Option<Arc<Shared>>,
     /// Takes its place once the ledger was read to its end.
     next: Option<Arc<Shared>>,
@@ -152,8 +152,18 @@ impl Health {
             Some(before) => before.next(view),
             None => Shared::new(view),
         });
-        *watched = Watched { shown: before, next: Some(Arc::clone(&next)) };
+        *watched = Watched { shown: before, next: Some(Arc::clone(&next)), is_ledger_off: false };
         next
+    }
+
+    /// Nothing will be known of the whole pipeline: the settings do without the ledger.
+    pub fn do_without_ledger(&self) {
+        *self.lock_watched() = Watched { is_ledger_off: true, ..Watched::default() };
+    }
+
+    /// Why nothing is known of the whole pipeline.
+    fn why_unknown(&self) -> &'static str {
+        if self.lock_watched().is_ledger_off { LEDGER_OFF } else { NOT_READ }
     }
 
     /// What is known of the whole pipeline, unless the ledger is off.
@@ -172,7 +182,7 @@ impl Health {
     /// What `/pipeline` answers, and whether all is well.
     pub fn pipeline(&self) -> (bool, Value) {
         let Some(shared) = self.watched() else {
-            return (false, json!({ "status": "UNKNOWN", "reason": LEDGER_OFF, "sources": [], "left_out": 0 }));
+            return (false, json!({ "status": "UNKNOWN", "reason": self.why_unknown(), "sources": [], "left_out": 0 }));
         };
         let now_ms = shared.now_ms();
         let view = shared.view();
@@ -194,7 +204,7 @@ impl Health {
     fn pipeline_status(&self) -> Value {
         let Some(shared) = self.watched() else {
             return json!({
-                "pipeline": { "status": "UNKNOWN", "reason": LEDGER_OFF }, "states": {}, "hosts": [], "sources": [],
+                "pipeline": { "status": "UNKNOWN", "reason": self.why_unknown() }, "states": {}, "hosts": [], "sources": [],
                 "left_out": { "hosts": 0, "sources": 0 },
             });
         };
@@ -311,5 +321,18 @@ mod tests {
         assert!(is_shown(&first));
         third.view().note_synced(2);
         assert!(is_shown(&third));
+    }
+
+    #[test]
+    fn what_is_not_read_yet_is_told_apart_from_what_is_not_kept() {
+        let health = Health::new(Instant::now(), "starting");
+        let reasons =
+            || [health.pipeline().1["reason"].clone(), health.pipeline_status()["pipeline"]["reason"].clone()];
+        assert_eq!(reasons(), [NOT_READ; 2]);
+        health.begin(View::new("group", &["logs".to_owned()], &[])).view().note_synced(0);
+        health.do_without_ledger();
+        assert_eq!(reasons(), [LEDGER_OFF; 2]);
+        health.begin(View::new("group", &["logs".to_owned()], &[]));
+        assert_eq!(reasons(), [NOT_READ; 2]);
     }
 }

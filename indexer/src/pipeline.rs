@@ -73,8 +73,13 @@ pub fn prove(config: &Config) -> anyhow::Result<()> {
 
 /// Runs until a signal asks for the end, or for a restart. Must be called on the thread that `signals` wakes.
 pub fn run(config: Config, signals: &Signals, health: &Arc<Health>) -> anyhow::Result<Ended> {
-    let watched =
-        config.ledger.then(|| health.begin(View::new(&config.kafka.group, &config.kafka.topics, &config.expect)));
+    let watched = match config.ledger {
+        true => Some(health.begin(View::new(&config.kafka.group, &config.kafka.topics, &config.expect))),
+        false => {
+            health.do_without_ledger();
+            None
+        }
+    };
     let Some(num_partitions) = await_brokers(&config.kafka, signals, health)? else {
         return Ok(if signals.is_draining() { Ended::Exit(Exit::Clean) } else { Ended::Restart });
     };

@@ -1,3 +1,5 @@
+mod allocator;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -10,7 +12,6 @@ use millrace_common::telemetry::metrics;
 use millrace_common::{build_info, dumps, manual, online, reload};
 use millrace_shipper::config::{self, Config, Ledger};
 use millrace_shipper::inspect::{self, FileLine, Place, StatusArgs};
-use millrace_shipper::memory;
 use millrace_shipper::pipeline::{self, Until};
 use tracing::error;
 
@@ -226,7 +227,6 @@ fn main() {
 }
 
 fn execute() -> Exit {
-    memory::keep_little();
     let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,

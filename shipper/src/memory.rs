@@ -1,4 +1,4 @@
-//! Memory that a start or a burst leaves behind.
+//! Memory that a start leaves behind.
 
 use std::time::Duration;
 
@@ -26,35 +26,12 @@ impl GiveBacks {
     }
 }
 
-/// Makes glibc keep little beside what is used. To be called before there are threads.
-#[cfg(target_env = "gnu")]
-pub fn keep_little() {
-    // An arena per thread is for threads that allocate much at the same time; each keeps what a burst of its own left.
-    const MAX_ARENAS: libc::c_int = 2;
-    // Buffers of batches are a little larger than what is mapped, and unmapped, one by one without being asked.
-    const MAX_KEPT_BYTES: libc::c_int = 4 << 20;
-    // SAFETY: the options are those of `mallopt(3)`.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, MAX_ARENAS);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, MAX_KEPT_BYTES);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, MAX_KEPT_BYTES);
-    }
-}
-
-/// Other C libraries have allocators of their own kind.
-#[cfg(not(target_env = "gnu"))]
-pub fn keep_little() {}
-
-/// Gives back what is not in use: free memory, which glibc keeps between what is used (`malloc_trim(3)`), and the pages of
-/// programs and libraries, most of which only a start needs. They stay in the page cache, and those that are touched again
-/// are mapped again (`madvise(2)`, `MADV_DONTNEED`).
+/// Gives back the pages of programs and libraries, most of which only a start needs. They stay in the page cache, and those
+/// that are touched again are mapped again (`madvise(2)`, `MADV_DONTNEED`). Of free memory the allocator sees to it itself.
 #[cfg(target_env = "gnu")]
 pub fn give_back() {
-    // SAFETY: both may be called at any time, from any thread; the callback has the signature that is asked for.
-    unsafe {
-        libc::malloc_trim(0);
-        libc::dl_iterate_phdr(Some(unmap_read_only), std::ptr::null_mut());
-    }
+    // SAFETY: it may be called at any time, from any thread; the callback has the signature that is asked for.
+    unsafe { libc::dl_iterate_phdr(Some(unmap_read_only), std::ptr::null_mut()) };
 }
 
 #[cfg(not(target_env = "gnu"))]

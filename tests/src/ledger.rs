@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use millrace_common::ledger::sources::{SourceRow, SourceState};
+use millrace_common::ledger::sources::{Opaque, SourceRow, SourceState};
 use serde_json::Value;
 
 use crate::kafka::KafkaClient;
@@ -86,6 +86,6 @@ pub fn whole_row(host_name: &str, topic: &str, path: &str, end: u64) -> SourceRo
         gaps: Vec::new(),
         state: SourceState::Active,
         at_ms: 0,
-        checkpoint: Value::Null,
+        checkpoint: Opaque::default(),
     }
 }

@@ -1,7 +1,8 @@
 //! What a shipper says about its files and itself, in [`super::SOURCES`].
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::record::SourceId;
 
@@ -43,8 +44,39 @@ pub struct SourceRow {
     pub at_ms: i64,
     /// What the shipper needs to go on with the file if its state is lost. Nobody else looks inside.
     #[serde(default)]
-    pub checkpoint: Value,
+    pub checkpoint: Opaque,
 }
+
+/// JSON that is handed on as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Opaque(Option<Box<RawValue>>);
+
+impl Opaque {
+    /// # Errors
+    /// It has maps with keys that are no strings.
+    pub fn of(content: &impl Serialize) -> Result<Self, serde_json::Error> {
+        serde_json::value::to_raw_value(content).map(|text| Self(Some(text)))
+    }
+
+    /// # Errors
+    /// It is not such a content.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.text())
+    }
+
+    fn text(&self) -> &str {
+        self.0.as_ref().map_or("null", |text| text.get())
+    }
+}
+
+impl PartialEq for Opaque {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for Opaque {}
 
 /// Bytes `start..end` that no record covers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

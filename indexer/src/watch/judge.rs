@@ -105,13 +105,16 @@ pub struct Verdicts {
     pub sources: Vec<SourceVerdict>,
 }
 
+/// Nothing is known of the pipeline before that.
+pub const NOT_READ: &str = "the ledger was not read to its end yet";
+
 impl View {
     /// All states as of `now_ms`.
     pub fn judge(&self, now_ms: ClockMs) -> Verdicts {
         // What is late is late by the last time that all was read: while nothing can be read nothing is heard either.
         let as_of = self.synced_ms().unwrap_or(now_ms);
         let unknown = match self.synced_ms() {
-            None => Some("the ledger was not read to its end yet"),
+            None => Some(NOT_READ),
             Some(synced) if now_ms - synced > STALE_MS => Some("the ledger cannot be read"),
             Some(_) => None,
         };

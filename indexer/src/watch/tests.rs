@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use millrace_common::ledger::indexed::{IndexedKey, IndexedRow};
 use millrace_common::ledger::reader::Fact;
-use millrace_common::ledger::sources::{Gap, Heartbeat, HostState, SourceKey, SourceRow, SourceState, Stalled};
+use millrace_common::ledger::sources::{Gap, Heartbeat, HostState, Opaque, SourceKey, SourceRow, SourceState, Stalled};
 use millrace_common::ledger::{INDEXED, Intervals, SOURCES, encode};
 use millrace_common::record::SourceId;
 use serde::Serialize;
@@ -43,7 +43,7 @@ fn row(acknowledged: u64) -> SourceRow {
         gaps: Vec::new(),
         state: SourceState::Active,
         at_ms: 0,
-        checkpoint: serde_json::Value::Null,
+        checkpoint: Opaque::default(),
     }
 }
 

@@ -185,7 +185,7 @@ fn write_node(node: &Node<'_>, offset: u64, flags: Flags, out: &mut Vec<u8>) {
     match node {
         Node::Text(text) => write_string(out, text),
         Node::Raw(raw) => out.extend_from_slice(raw.as_bytes()),
-        Node::Own(Own::Raw(raw)) => out.extend_from_slice(raw.as_bytes()),
+        Node::Own(Own::Raw(raw)) => out.extend_from_slice(raw),
         Node::Own(Own::Offset) => out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes()),
         Node::Own(Own::Flags) => flags.write(out),
         Node::Own(Own::Object(_)) => out.extend_from_slice(b"{}"),

@@ -2,7 +2,7 @@
 
 use millrace_common::json::write_string;
 use millrace_common::record::SourceId;
-use serde_json::{Value, json};
+use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Flags;
@@ -17,7 +17,8 @@ pub struct Field {
 
 #[derive(Clone, Debug)]
 pub enum Own {
-    Raw(String),
+    /// A value as JSON.
+    Raw(Vec<u8>),
     Offset,
     Flags,
     Object(Vec<(String, Own)>),
@@ -104,7 +105,11 @@ impl OwnFields {
     pub fn new(origin: Origin<'_>, fields: &[Field]) -> Result<Self, FieldError> {
         let mut tree = Vec::new();
         let mut leaves = Vec::new();
-        let text = |s: &str| Own::Raw(Value::from(s).to_string());
+        let text = |s: &str| {
+            let mut raw = Vec::with_capacity(s.len() + 2);
+            write_string(&mut raw, s);
+            Own::Raw(raw)
+        };
         let base = [
             ("host.name", text(origin.host_name)),
             ("log.file.path", text(origin.path)),
@@ -118,7 +123,7 @@ impl OwnFields {
         }
         for field in fields {
             check_path(&field.path)?;
-            insert(&mut tree, &field.path, Own::Raw(field.value.to_string()))?;
+            insert(&mut tree, &field.path, Own::Raw(field.value.to_string().into_bytes()))?;
             leaves.retain(|leaf| leaf.path != field.path);
             leaves.push(Leaf { path: field.path.clone(), yields: !field.overwrite });
         }
@@ -128,8 +133,9 @@ impl OwnFields {
             _ => None,
         });
         let inner = inner.collect();
-        let names = xxh3_64(names(&tree).to_string().as_bytes());
-        Ok(Self { tree, leaves, names, whole, inner })
+        let mut names = Vec::new();
+        write_names(&tree, &mut names);
+        Ok(Self { names: xxh3_64(&names), tree, leaves, whole, inner })
     }
 
     /// Bytes of the members without offset and flags.
@@ -177,7 +183,7 @@ impl OwnFields {
         write_string(out, name);
         out.push(b':');
         match own {
-            Own::Raw(raw) => out.extend_from_slice(raw.as_bytes()),
+            Own::Raw(raw) => out.extend_from_slice(raw),
             _ => {
                 out.push(b'{');
                 self.write_inner(index, out, offset, flags);
@@ -191,13 +197,17 @@ impl OwnFields {
     }
 }
 
-/// Names and objects, without values.
-fn names(members: &[(String, Own)]) -> Value {
-    let inner = members.iter().map(|(name, own)| match own {
-        Own::Object(members) => json!([name, names(members)]),
-        Own::Raw(_) | Own::Offset | Own::Flags => json!(name),
-    });
-    inner.collect()
+/// Names and objects, without values. Bytes that are in no name tell where they begin and end.
+fn write_names(members: &[(String, Own)], out: &mut Vec<u8>) {
+    for (name, own) in members {
+        out.extend_from_slice(name.as_bytes());
+        out.push(0xff);
+        if let Own::Object(members) = own {
+            out.push(0xfe);
+            write_names(members, out);
+            out.push(0xfd);
+        }
+    }
 }
 
 fn push(parts: &mut [Vec<u8>], bytes: &[u8]) {
@@ -226,7 +236,7 @@ fn render_member(name: &str, own: &Own, parts: &mut Vec<Vec<u8>>) {
     key.push(b':');
     push(parts, &key);
     match own {
-        Own::Raw(raw) => push(parts, raw.as_bytes()),
+        Own::Raw(raw) => push(parts, raw),
         Own::Offset => parts.push(Vec::new()),
         Own::Flags => {}
         Own::Object(members) => {

@@ -167,6 +167,7 @@ impl Outbox {
 pub(super) mod tests {
     use super::*;
     use millrace_common::ledger::decode;
+    use millrace_common::ledger::sources::Opaque;
     use proptest::prelude::*;
 
     pub fn row(read: u64, state: SourceState) -> SourceRow {
@@ -185,7 +186,7 @@ pub(super) mod tests {
             gaps: Vec::new(),
             state,
             at_ms: 0,
-            checkpoint: serde_json::Value::Null,
+            checkpoint: Opaque::default(),
         }
     }
 

@@ -94,7 +94,7 @@ fn recovered(facts: BTreeMap<SourceId, Vec<u8>>) -> Recovered {
             recovered.finished.push((id, told.at_ms));
             continue;
         }
-        match serde_json::from_value::<Row>(told.checkpoint) {
+        match told.checkpoint.read::<Row>() {
             Ok(row) if row.source == id => {
                 // More may have been sent since than the row says.
                 recovered.rows.push(Row { horizon: Row::UNKNOWN_HORIZON, ..row });
@@ -110,6 +110,7 @@ mod tests {
     use super::*;
     use crate::ledger::outbox::tests::row as row_for_tests;
     use millrace_common::ledger::encode;
+    use millrace_common::ledger::sources::Opaque;
 
     fn fact(host: &str, id: u64, value: Option<&SourceRow>) -> Fact {
         Fact {
@@ -130,7 +131,7 @@ mod tests {
                 "prefix": {"length": 0, "hash": 0}, "guard": {"position": 0, "length": 0, "hash": 0}, "hours": [],
                 "boundaries": [], "last_seen_ms": 1,
             });
-            SourceRow { checkpoint, ..row_for_tests(acknowledged, state) }
+            SourceRow { checkpoint: Opaque::of(&checkpoint).unwrap(), ..row_for_tests(acknowledged, state) }
         };
         let mut facts = BTreeMap::new();
         for (host, id, value) in [

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millrace_common::ledger::VERSION;
-use millrace_common::ledger::sources::{Gap, SourceRow, SourceState};
+use millrace_common::ledger::sources::{Gap, Opaque, SourceRow, SourceState};
 use tracing::warn;
 
 use super::source::Source;
@@ -151,9 +151,9 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     fn of_row(&self, row: &Row, state: SourceState) -> SourceRow {
         let input = self.settings.inputs.iter().find(|input| input.id == row.input);
         let topic = input.map(|input| self.settings.topics[input.topic].clone());
-        let checkpoint = serde_json::to_value(row).unwrap_or_else(|cause| {
+        let checkpoint = Opaque::of(row).unwrap_or_else(|cause| {
             warn!(source = %row.source, error = %cause, "the ledger cannot hold the checkpoint of this source");
-            serde_json::Value::Null
+            Opaque::default()
         });
         SourceRow {
             version: VERSION,
