@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use millrace_common::record::SourceId;
 use tracing::{info, warn};
 
+use super::horizon::Horizon;
 use super::source::{Arrived, Fate, Rotation, Source};
 use super::tally::Tally;
 use super::{Now, Tailer};
@@ -98,7 +99,6 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         let mut source = self.fresh(opened, lineage, now);
         source.current_path = current_path;
         source.covered = row.acknowledged;
-        source.covered_at_save = row.acknowledged;
         source.ledger = PositionLedger::new(row.acknowledged, row.open);
         source.open = row.open;
         source.rotation.carry = row.carry.map(|carry| Arrived { carry, sequence: None });
@@ -110,9 +110,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.boundaries = row.boundaries;
         let horizon = if row.horizon == Row::UNKNOWN_HORIZON { size } else { row.horizon };
         source.gaps = row.gaps;
-        source.horizon = horizon;
-        source.saving_horizon = horizon;
-        source.next_horizon = horizon;
+        source.horizon = Horizon::known(horizon, row.acknowledged);
         source.stamped_until = horizon;
         source.size = row.size.max(size);
         source.may_be_copy = row.horizon == 0 && row.carry.is_none();
@@ -173,10 +171,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             gaps: Gaps::default(),
             hours: Vec::with_capacity(1),
             boundaries: Vec::new(),
-            horizon: 0,
-            saving_horizon: 0,
-            next_horizon: 0,
-            covered_at_save: 0,
+            horizon: Horizon::default(),
             stamped_until: 0,
             long: None,
             may_be_copy: false,

@@ -67,8 +67,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     pub fn save_for_end(&mut self, now: Now) -> u64 {
         for source in self.sources.iter_mut().flatten().filter(|s| s.is_settled()) {
             // Nothing beyond was ever produced, and nothing will be: bytes written later get their own hour.
-            source.next_horizon = source.stamped_until.max(source.covered);
-            source.covered_at_save = source.covered;
+            source.horizon.end_at(source.stamped_until.max(source.covered), source.covered);
         }
         self.is_urgent = true;
         let version = self.last_save + 1;

@@ -11,6 +11,7 @@ mod send;
 mod round;
 mod descriptors;
 pub mod hold;
+mod horizon;
 mod finish;
 pub mod legacy;
 mod topics;
@@ -321,7 +322,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             self.is_last_save_taken = true;
             self.save_took = now.mono.saturating_sub(self.saved_at);
             for source in self.sources.iter_mut().flatten() {
-                source.horizon = source.saving_horizon;
+                source.horizon.saved();
             }
         }
         durable

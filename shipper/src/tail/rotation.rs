@@ -47,7 +47,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     fn find_predecessor(&mut self, slot: usize) {
         let Some(source) = self.sources[slot].as_ref() else { return };
-        let is_fresh = source.covered == 0 && source.horizon == 0 && source.rotation.carry.is_none();
+        let is_fresh = source.covered == 0 && source.horizon.is_unset() && source.rotation.carry.is_none();
         if !is_fresh || self.settings.inputs[source.input].framing.is_plain() {
             return;
         }

@@ -9,6 +9,7 @@ use millrace_common::retry::Delays;
 use millrace_common::ledger::sources::Gap;
 
 use super::facts::Told;
+use super::horizon::Horizon;
 use super::tally::Tally;
 use crate::checkpoint::gaps::Gaps;
 use crate::checkpoint::ledger::{PositionLedger, Sequence};
@@ -104,14 +105,7 @@ pub struct Source<F> {
     pub gaps: Gaps,
     pub hours: Vec<HourNote>,
     pub boundaries: Vec<u64>,
-    /// No record that starts at or after this position was produced, as far as the durable state knows.
-    pub horizon: u64,
-    /// The horizon in the save under way; it counts once that is durable.
-    pub saving_horizon: u64,
-    /// The horizon for the save after that.
-    pub next_horizon: u64,
-    /// Where the last checkpoint found `covered`; tells the pace.
-    pub covered_at_save: u64,
+    pub horizon: Horizon,
     /// No record that starts at or after this position was produced, in this or an earlier process.
     pub stamped_until: u64,
     pub long: Option<LongSearch>,
@@ -189,11 +183,6 @@ pub enum Stamp {
 }
 
 impl<F> Source<F> {
-    /// A second's worth of a quiet file, so that few records wait for a save of their own. The simulation reserves little,
-    /// to meet the horizon often.
-    const MIN_RESERVE: u64 = if cfg!(test) { 100 } else { 64 * 1024 };
-    const MAX_RESERVE: u64 = if cfg!(test) { 200 } else { 64 * 1024 * 1024 };
-
     /// Decides the read time of the record that covers `start..end`.
     ///
     /// Bytes below `stamped_until` may have been produced before, in the hour of their note; a second reading must not
@@ -203,11 +192,11 @@ impl<F> Source<F> {
         let last = self.hours.last().copied();
         if last.is_none_or(|note| hour > note.hour && start >= self.stamped_until) {
             self.hours.push(HourNote { position: start, hour });
-            self.reserve(end);
+            self.horizon.reserve(end);
             return Stamp::Noted;
         }
-        if end > self.horizon {
-            self.reserve(end);
+        if !self.horizon.reaches(end) {
+            self.horizon.reserve(end);
             return Stamp::Noted;
         }
         let note = self.hours.iter().rev().find(|note| note.position <= start).or(self.hours.first());
@@ -217,34 +206,23 @@ impl<F> Source<F> {
     /// Decides ahead for what the file has by now, so that its first records wait for one save, and it need not be read
     /// before. Returns whether there is something to save.
     pub fn prepare(&mut self, wall_ms: i64) -> bool {
-        let end = self.size.min(self.covered + Self::MAX_RESERVE);
+        let end = self.size.min(self.covered + Horizon::MAX_RESERVE);
         // With the horizon, what tells the file from another must be durable.
         let is_known = self.prefix.length >= Guard::MAX_LENGTH as u32;
         is_known && end > self.covered && self.stamp(self.covered, end, wall_ms) == Stamp::Noted
-    }
-
-    /// Moves the horizon ahead by what the source is likely to need until the next save.
-    fn reserve(&mut self, end: u64) {
-        let pace = end.saturating_sub(self.covered_at_save);
-        self.next_horizon = self.next_horizon.max(end + (2 * pace).clamp(Self::MIN_RESERVE, Self::MAX_RESERVE));
     }
 
     pub fn next_boundary(&self, after: u64) -> Option<u64> {
         self.boundaries.iter().copied().find(|&b| b > after)
     }
 
-    /// What a save keeps. Moves the horizon of a busy source, so that it need not wait for an extra save.
+    /// What a save keeps.
     pub fn row(&mut self, input_id: &str) -> Row {
         let acknowledged = self.ledger.acknowledged();
         let first_kept = self.hours.iter().rposition(|note| note.position <= acknowledged).unwrap_or(0);
         self.hours.drain(..first_kept);
         self.boundaries.retain(|&b| b > acknowledged);
-        let pace = self.covered.saturating_sub(self.covered_at_save);
-        if pace > 0 && self.covered + pace > self.next_horizon {
-            self.reserve(self.covered);
-        }
-        self.covered_at_save = self.covered;
-        self.saving_horizon = self.next_horizon;
+        self.horizon.save(self.covered);
         self.snapshot(input_id)
     }
 
@@ -264,7 +242,7 @@ impl<F> Source<F> {
             carry: self.rotation.carry.map(|arrived| arrived.carry),
             carried: self.rotation.carried,
             gaps: self.gaps.clone(),
-            horizon: self.next_horizon,
+            horizon: self.horizon.next(),
             prefix: self.prefix,
             guard: self.ahead.unwrap_or(self.guard),
             hours: self.hours.clone(),
