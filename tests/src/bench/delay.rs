@@ -1,5 +1,6 @@
-//! How long a line takes, at a steady ten thousand lines a second, once both programs are at work: from its write to the end of the topic, and to a search that
-//! finds it (an index that refreshes every second).
+//! How long a line takes, at a steady ten thousand lines a second, once both programs are at work: from its write to the end of
+//! the topic, to the answer of the bulk request that it was in, and to a search that finds it (an index that refreshes every
+//! second).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,6 +15,7 @@ use rdkafka::Message as _;
 use serde_json::{Value, json};
 
 use super::Plan;
+use super::answers::Answers;
 use super::measure::Measured;
 use super::report::Report;
 use crate::elasticsearch::{self, Elasticsearch};
@@ -23,10 +25,12 @@ use crate::{scratch, wait};
 
 const TOPIC: &str = "bench-delay";
 const SECONDS: u64 = 20;
+/// So long nobody measures: a node that has just started compiles its code.
+const WARM_UP_SECONDS: u64 = 20;
 const LINES_PER_SECOND: u64 = 10_000;
 const BATCH: Duration = Duration::from_millis(10);
 
-fn now_us() -> u64 {
+pub(super) fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
@@ -57,9 +61,10 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
         .arg(dir.join("state"))
         .arg(dir.join("*.log"));
     let shipper = Measured::start(shipper, &dir.join("shipper.out"))?;
+    let answers = Answers::of(node.url().trim_start_matches("http://").parse().context("the address of the node")?)?;
     let config = json!({
         "kafka": {"brokers": [kafka.bootstrap()], "topics": [TOPIC], "group": TOPIC},
-        "elasticsearch": {"hosts": [node.url()]},
+        "elasticsearch": {"hosts": [format!("http://{}", answers.addr)]},
         "rules": [{"index": "bench-delay"}],
         "dead_letter": {"topic": "bench-dead-letters"},
         "admin": {"listen": "127.0.0.1:0"},
@@ -81,9 +86,12 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
             })
         };
         let log = dir.join("app.log");
-        // A first line that nobody measures, until both are at work.
-        fs::write(&log, "{\"us\":0}\n")?;
-        let result = wait_indexed(1).and_then(|()| write(&log)).and_then(|()| wait_indexed(all + 1));
+        fs::write(&log, "")?;
+        let warm_up = LINES_PER_SECOND * WARM_UP_SECONDS;
+        let result = write(&log, WARM_UP_SECONDS, || 0)
+            .and_then(|()| wait_indexed(warm_up))
+            .and_then(|()| write(&log, SECONDS, now_us))
+            .and_then(|()| wait_indexed(warm_up + all));
         is_over.store(true, Ordering::SeqCst);
         result?;
         let join = |_| anyhow::anyhow!("a measuring thread panicked");
@@ -91,19 +99,21 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     })?;
     drop((shipper, indexer));
     ensure!(arrivals.len() as u64 == LINES_PER_SECOND * SECONDS, "{} lines arrived", arrivals.len());
+    let answered = answers.take();
+    ensure!(answered.len() as u64 == LINES_PER_SECOND * SECONDS, "{} lines were answered", answered.len());
     report.delays("write to the end of the topic, per line", arrivals);
+    report.delays("write to the answer of its bulk request, per line", answered);
     report.delays("age of the newest line that a search finds", ages);
     kafka.delete_topic(TOPIC)
 }
 
-/// Appends lines that say when they were written.
-fn write(path: &std::path::Path) -> Result<()> {
+/// Appends lines that say when they were written, or 0 for those that are not measured.
+fn write(path: &std::path::Path, seconds: u64, us: impl Fn() -> u64) -> Result<()> {
     let mut file = File::options().append(true).open(path)?;
     let started = Instant::now();
-    let batches = SECONDS * 1000 / BATCH.as_millis() as u64;
+    let batches = seconds * 1000 / BATCH.as_millis() as u64;
     for batch in 0..batches {
-        let text: String =
-            (0..LINES_PER_SECOND / 100).map(|n| format!("{{\"us\":{},\"n\":{n}}}\n", now_us())).collect();
+        let text: String = (0..LINES_PER_SECOND / 100).map(|n| format!("{{\"us\":{},\"n\":{n}}}\n", us())).collect();
         file.write_all(text.as_bytes())?;
         thread::sleep((BATCH * (batch + 1) as u32).saturating_sub(started.elapsed()));
     }

@@ -3,6 +3,7 @@
 //! Yardstick and product alternate, so that whatever else the machine does falls on both. `BENCH_RECORDS` (1,000,000) and
 //! `BENCH_RUNS` (5) set how much is measured, `BENCH_ONLY` which parts (words of their names).
 
+mod answers;
 mod delay;
 mod measure;
 mod node;
