@@ -39,6 +39,8 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
         return Ok(());
     }
     let dir = scratch::dir("bench-delay")?;
+    // What earlier parts wrote would have the node wait for the disk.
+    rustix::fs::sync();
     kafka.create_topic(TOPIC, 4, &[])?;
     let node = Elasticsearch::start(&elasticsearch::Options { is_brief: false, ..elasticsearch::Options::default() })?;
     let settings = json!({"settings": {"number_of_replicas": 0, "refresh_interval": "1s"},
