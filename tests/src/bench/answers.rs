@@ -14,8 +14,6 @@ use super::delay::now_us;
 const CHUNK_BYTES: usize = 64 << 10;
 /// What stands before the time of a line, in microseconds since the epoch.
 const FIELD: &[u8] = b"\"us\":";
-/// Of the field and its number.
-const MAX_FIELD_BYTES: usize = 32;
 
 /// Hands everything on. Its threads end with the connections, and with the program.
 pub(super) struct Answers {
@@ -93,7 +91,7 @@ fn take_times(text: &mut Vec<u8>, times: &mut Vec<u64>) {
     let mut end = text.len().saturating_sub(FIELD.len() - 1);
     for at in memmem::find_iter(text, FIELD) {
         let digits = &text[at + FIELD.len()..];
-        let num_digits = digits.iter().take(MAX_FIELD_BYTES).take_while(|byte| byte.is_ascii_digit()).count();
+        let num_digits = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
         if num_digits == digits.len() {
             end = at;
             break;

@@ -28,6 +28,7 @@ const SECONDS: u64 = 20;
 /// So long nobody measures: a node that has just started compiles its code.
 const WARM_UP_SECONDS: u64 = 20;
 const LINES_PER_SECOND: u64 = 10_000;
+const NUM_LINES: u64 = LINES_PER_SECOND * SECONDS;
 const BATCH: Duration = Duration::from_millis(10);
 
 pub(super) fn now_us() -> u64 {
@@ -80,7 +81,6 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     let (arrivals, ages) = thread::scope(|scope| -> Result<_> {
         let arrivals = scope.spawn(|| arrivals(&KafkaClient::new(kafka.bootstrap()), &is_over));
         let ages = scope.spawn(|| ages(&node, &is_over));
-        let all = LINES_PER_SECOND * SECONDS;
         let wait_indexed = |num| {
             wait::until_true("the lines are indexed", Duration::from_secs(120), || {
                 node.refresh("bench-delay")?;
@@ -93,16 +93,16 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
         let result = write(&log, WARM_UP_SECONDS, || 0)
             .and_then(|()| wait_indexed(warm_up))
             .and_then(|()| write(&log, SECONDS, now_us))
-            .and_then(|()| wait_indexed(warm_up + all));
+            .and_then(|()| wait_indexed(warm_up + NUM_LINES));
         is_over.store(true, Ordering::SeqCst);
         result?;
         let join = |_| anyhow::anyhow!("a measuring thread panicked");
         Ok((arrivals.join().map_err(join)??, ages.join().map_err(join)??))
     })?;
     drop((shipper, indexer));
-    ensure!(arrivals.len() as u64 == LINES_PER_SECOND * SECONDS, "{} lines arrived", arrivals.len());
+    ensure!(arrivals.len() as u64 == NUM_LINES, "{} lines arrived", arrivals.len());
     let answered = answers.take();
-    ensure!(answered.len() as u64 == LINES_PER_SECOND * SECONDS, "{} lines were answered", answered.len());
+    ensure!(answered.len() as u64 == NUM_LINES, "{} lines were answered", answered.len());
     report.delays("write to the end of the topic, per line", arrivals);
     report.delays("write to the answer of its bulk request, per line", answered);
     report.delays("age of the newest line that a search finds", ages);
