@@ -12,4 +12,4 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 /// So many arenas whatever the number of cores, and free pages given back soon: a container's limit counts what is resident.
 /// `MALLOC_CONF` in the environment comes after it (jemalloc(3), "TUNING").
 #[unsafe(export_name = "malloc_conf")]
-static OPTIONS: Option<&'static u8> = Some(&b"narenas:8,dirty_decay_ms:200,muzzy_decay_ms:0,tcache_max:4096\0"[0]);
+static OPTIONS: Option<&'static u8> = Some(&b"narenas:8,dirty_decay_ms:100,muzzy_decay_ms:0,tcache_max:4096\0"[0]);

@@ -31,6 +31,14 @@ pub enum Mode {
     Refuse,
 }
 
+/// Is shown what passes on one connection, before it is handed on.
+pub trait Observer: Send {
+    fn request(&mut self, bytes: &[u8]);
+    fn reply(&mut self, bytes: &[u8]);
+}
+
+type NewObserver = dyn Fn() -> Box<dyn Observer> + Send + Sync;
+
 /// Listens on a free port of 127.0.0.1 and connects to a target. Ends when dropped.
 pub struct Proxy {
     addr: SocketAddr,
@@ -39,6 +47,7 @@ pub struct Proxy {
 
 struct Shared {
     target: SocketAddr,
+    observe: Option<Box<NewObserver>>,
     mode: Mutex<Mode>,
     /// Raised by one to make every pump that was started before end.
     cuts: AtomicU64,
@@ -57,15 +66,33 @@ impl Proxy {
         Self::start_on(SocketAddr::from(([127, 0, 0, 1], crate::ports::free()?)), target)
     }
 
+    /// As [`Proxy::start`], with an observer of each connection.
+    ///
+    /// # Errors
+    ///
+    /// If no port is free.
+    pub fn observed(
+        target: SocketAddr,
+        observe: impl Fn() -> Box<dyn Observer> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let addr = SocketAddr::from(([127, 0, 0, 1], crate::ports::free()?));
+        Self::listen(addr, target, Some(Box::new(observe)))
+    }
+
     /// As [`Proxy::start`], on an address of the caller's choice.
     ///
     /// # Errors
     ///
     /// If it is taken.
     pub fn start_on(addr: SocketAddr, target: SocketAddr) -> Result<Self> {
+        Self::listen(addr, target, None)
+    }
+
+    fn listen(addr: SocketAddr, target: SocketAddr, observe: Option<Box<NewObserver>>) -> Result<Self> {
         let listener = listen(addr).with_context(|| format!("cannot listen on {addr}"))?;
         let shared = Arc::new(Shared {
             target,
+            observe,
             mode: Mutex::new(Mode::Pass),
             cuts: AtomicU64::new(0),
             is_listening: AtomicBool::new(true),
@@ -119,12 +146,16 @@ impl Drop for Proxy {
 
 impl Shared {
     fn mode(&self) -> MutexGuard<'_, Mode> {
-        self.mode.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.mode)
     }
 
     fn is_over(&self) -> bool {
         self.is_over.load(Ordering::SeqCst)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
@@ -157,78 +188,88 @@ fn accept(shared: &Arc<Shared>, addr: SocketAddr, listener: TcpListener) {
 /// Connects to the target and pumps both ways, each on a thread. A target that is not there closes
 /// the client's connection.
 fn serve(shared: &Arc<Shared>, client: TcpStream) {
-    let shared = Arc::clone(shared);
-    let born = shared.cuts.load(Ordering::SeqCst);
+    let connection = Arc::new(Connection {
+        shared: Arc::clone(shared),
+        born: shared.cuts.load(Ordering::SeqCst),
+        used: Mutex::new(Some(Instant::now())),
+        observer: shared.observe.as_ref().map(|observe| Mutex::new(observe())),
+    });
     std::thread::spawn(move || -> io::Result<()> {
         client.set_nonblocking(false)?;
-        let server = TcpStream::connect_timeout(&shared.target, Duration::from_secs(5))?;
+        let server = TcpStream::connect_timeout(&connection.shared.target, Duration::from_secs(5))?;
         for stream in [&client, &server] {
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(TICK))?;
         }
-        let replies = (server.try_clone()?, client.try_clone()?);
-        let (of_replies, used) = (Arc::clone(&shared), Arc::new(Mutex::new(Some(Instant::now()))));
-        let used_by_replies = Arc::clone(&used);
-        std::thread::spawn(move || pump(&of_replies, born, true, &replies.0, &replies.1, &used_by_replies));
-        pump(&shared, born, false, &client, &server, &used);
+        let replies = (Arc::clone(&connection), server.try_clone()?, client.try_clone()?);
+        std::thread::spawn(move || replies.0.pump(true, &replies.1, &replies.2));
+        connection.pump(false, &client, &server);
         Ok(())
     });
 }
 
-/// When a connection was last used, `None` once it is forgotten.
-type Used = Mutex<Option<Instant>>;
-
-/// Notes the use of a connection. `false` if it was idle for too long, now or before.
-fn use_again(used: &Used, mode: Mode) -> bool {
-    let mut used = used.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(last) = *used else { return false };
-    let is_forgotten = matches!(mode, Mode::ForgetIdle(after) if last.elapsed() > after);
-    *used = (!is_forgotten).then(Instant::now);
-    !is_forgotten
-}
-
-fn pump(shared: &Shared, born: u64, is_reply: bool, from: &TcpStream, to: &TcpStream, used: &Used) {
-    // An error on either side ends the connection as a whole, which is all a proxy can say.
-    let _ = pump_until_end(shared, born, is_reply, from, to, used);
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
-}
-
-fn pump_until_end(
-    shared: &Shared,
+struct Connection {
+    shared: Arc<Shared>,
+    /// The number of cuts when it was accepted.
     born: u64,
-    is_reply: bool,
-    mut from: &TcpStream,
-    mut to: &TcpStream,
-    used: &Used,
-) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let is_cut = || shared.cuts.load(Ordering::SeqCst) != born;
-    while !is_cut() {
-        let len = match from.read(&mut chunk) {
-            Ok(0) => return Ok(()),
-            Ok(len) => len,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+    /// When it was last used, `None` once it is forgotten.
+    used: Mutex<Option<Instant>>,
+    observer: Option<Mutex<Box<dyn Observer>>>,
+}
+
+impl Connection {
+    fn is_cut(&self) -> bool {
+        self.shared.cuts.load(Ordering::SeqCst) != self.born
+    }
+
+    /// Notes a use. `false` if it was idle for too long, now or before.
+    fn use_again(&self, mode: Mode) -> bool {
+        let mut used = lock(&self.used);
+        let Some(last) = *used else { return false };
+        let is_forgotten = matches!(mode, Mode::ForgetIdle(after) if last.elapsed() > after);
+        *used = (!is_forgotten).then(Instant::now);
+        !is_forgotten
+    }
+
+    fn pump(&self, is_reply: bool, from: &TcpStream, to: &TcpStream) {
+        // An error on either side ends the connection as a whole, which is all a proxy can say.
+        let _ = self.pump_until_end(is_reply, from, to);
+        let _ = from.shutdown(Shutdown::Both);
+        let _ = to.shutdown(Shutdown::Both);
+    }
+
+    fn pump_until_end(&self, is_reply: bool, mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while !self.is_cut() {
+            let len = match from.read(&mut chunk) {
+                Ok(0) => return Ok(()),
+                Ok(len) => len,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            while *self.shared.mode() == Mode::BlackHole && !self.is_cut() {
+                std::thread::sleep(TICK);
+            }
+            let mode = *self.shared.mode();
+            if !self.use_again(mode) {
                 continue;
             }
-            Err(error) => return Err(error),
-        };
-        while *shared.mode() == Mode::BlackHole && !is_cut() {
-            std::thread::sleep(TICK);
+            if let Mode::Delay(time) = mode {
+                std::thread::sleep(time);
+            }
+            if self.is_cut() || (is_reply && mode == Mode::CutReplies) {
+                return Ok(());
+            }
+            if let Some(observer) = &self.observer {
+                let mut observer = lock(observer);
+                if is_reply { observer.reply(&chunk[..len]) } else { observer.request(&chunk[..len]) }
+            }
+            to.write_all(&chunk[..len])?;
         }
-        let mode = *shared.mode();
-        if !use_again(used, mode) {
-            continue;
-        }
-        if let Mode::Delay(time) = mode {
-            std::thread::sleep(time);
-        }
-        if is_cut() || (is_reply && mode == Mode::CutReplies) {
-            return Ok(());
-        }
-        to.write_all(&chunk[..len])?;
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -275,6 +316,26 @@ mod tests {
         assert_eq!(says(Mode::BlackHole), None);
         assert_eq!(says(Mode::CutReplies), None);
         assert_eq!(says(Mode::Pass), hello);
+    }
+
+    #[test]
+    fn an_observer_sees_both_ways_of_its_connection() {
+        struct Heard(Arc<Mutex<Vec<String>>>, String);
+        impl Observer for Heard {
+            fn request(&mut self, bytes: &[u8]) {
+                self.1 += &String::from_utf8_lossy(bytes);
+            }
+            fn reply(&mut self, bytes: &[u8]) {
+                lock(&self.0).push(format!("{} answered with {}", self.1, String::from_utf8_lossy(bytes)));
+            }
+        }
+        let heard = Arc::<Mutex<Vec<String>>>::default();
+        let each = Arc::clone(&heard);
+        let proxy = Proxy::observed(echo_server(), move || Box::new(Heard(Arc::clone(&each), String::new()))).unwrap();
+        for _ in 0..2 {
+            echo(proxy.addr()).unwrap();
+        }
+        assert_eq!(*lock(&heard), ["hello answered with hello"; 2]);
     }
 
     #[test]

@@ -1,39 +1,38 @@
 //! Between the indexer and a node: notes for each line when the bulk request that it was in is answered.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use memchr::memmem;
 
 use super::delay::now_us;
+use crate::proxy::{Observer, Proxy};
 
-const CHUNK_BYTES: usize = 64 << 10;
 /// What stands before the time of a line, in microseconds since the epoch.
 const FIELD: &[u8] = b"\"us\":";
 
-/// Hands everything on. Its threads end with the connections, and with the program.
 pub(super) struct Answers {
-    pub addr: SocketAddr,
-    delays: Arc<Mutex<Vec<Duration>>>,
+    proxy: Proxy,
+    delays: Delays,
 }
+
+type Delays = Arc<Mutex<Vec<Duration>>>;
 
 impl Answers {
     pub(super) fn of(node: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").context("a port to listen on")?;
-        let addr = listener.local_addr()?;
-        let delays = Arc::default();
+        let delays = Delays::default();
         let shared = Arc::clone(&delays);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                // A node that is not there closes the connection.
-                let _ = serve(client, node, &shared);
-            }
-        });
-        Ok(Self { addr, delays })
+        let proxy = Proxy::observed(node, move || {
+            Box::new(Lines { rest: Vec::new(), written: Vec::new(), delays: Arc::clone(&shared) })
+        })?;
+        Ok(Self { proxy, delays })
+    }
+
+    /// Where the indexer is to connect to.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.proxy.addr()
     }
 
     /// From the write of each line to the answer.
@@ -46,43 +45,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve(client: TcpStream, node: SocketAddr, delays: &Arc<Mutex<Vec<Duration>>>) -> io::Result<()> {
-    let server = TcpStream::connect(node)?;
-    for stream in [&client, &server] {
-        stream.set_nodelay(true)?;
-    }
-    // Requests of a connection are answered one after the other, so these are of the one that is answered next.
-    let written: Arc<Mutex<Vec<u64>>> = Arc::default();
-    let (answered, delays) = (Arc::clone(&written), Arc::clone(delays));
-    let (requests, replies) = ((client.try_clone()?, server.try_clone()?), (server, client));
-    thread::spawn(move || {
-        let mut rest = Vec::new();
-        pass(requests, |bytes| {
-            rest.extend_from_slice(bytes);
-            take_times(&mut rest, &mut lock(&written));
-        })
-    });
-    thread::spawn(move || {
-        pass(replies, |_| {
-            let now_us = now_us();
-            let waited = |us| Duration::from_micros(now_us.saturating_sub(us));
-            lock(&delays).extend(lock(&answered).drain(..).filter(|&us| us > 0).map(waited));
-        })
-    });
-    Ok(())
+/// The lines of the request on one connection that is not answered yet: requests are answered one after the other.
+struct Lines {
+    /// What may be the beginning of a line's time.
+    rest: Vec<u8>,
+    written: Vec<u64>,
+    delays: Delays,
 }
 
-fn pass((mut from, mut to): (TcpStream, TcpStream), mut look: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        match from.read(&mut chunk) {
-            Ok(length) if length > 0 => {
-                look(&chunk[..length]);
-                to.write_all(&chunk[..length])?;
-            }
-            // However it ended, so does the other side.
-            ended => return to.shutdown(Shutdown::Write).and(ended.map(|_| ())),
-        }
+impl Observer for Lines {
+    fn request(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+        take_times(&mut self.rest, &mut self.written);
+    }
+
+    fn reply(&mut self, _: &[u8]) {
+        let now_us = now_us();
+        let measured = self.written.drain(..).filter(|&us| us > 0);
+        lock(&self.delays).extend(measured.map(|us| Duration::from_micros(now_us.saturating_sub(us))));
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     let answers = Answers::of(node.url().trim_start_matches("http://").parse().context("the address of the node")?)?;
     let config = json!({
         "kafka": {"brokers": [kafka.bootstrap()], "topics": [TOPIC], "group": TOPIC},
-        "elasticsearch": {"hosts": [format!("http://{}", answers.addr)]},
+        "elasticsearch": {"hosts": [format!("http://{}", answers.addr())]},
         "rules": [{"index": "bench-delay"}],
         "dead_letter": {"topic": "bench-dead-letters"},
         "admin": {"listen": "127.0.0.1:0"},

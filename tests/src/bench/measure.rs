@@ -30,6 +30,11 @@ impl Usage {
             peak_rss_bytes: self.peak_rss_bytes,
         }
     }
+
+    /// What a share of its records took.
+    pub fn of_share(&self, share: f64) -> Self {
+        Self { wall: self.wall.mul_f64(share), cpu: self.cpu.mul_f64(share), peak_rss_bytes: self.peak_rss_bytes }
+    }
 }
 
 const SAMPLE: Duration = Duration::from_millis(5);

@@ -64,15 +64,14 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
 /// Lets the shipper fill the topic, and returns how many records it holds.
 pub(super) fn fill(kafka: &Kafka, dir: &Path, topic: &str, num_records: u64) -> Result<u64> {
     kafka.create_topic(topic, NUM_PARTITIONS, &[])?;
-    let workload =
-        Workload::all().into_iter().nth(1).context("a workload of several files, so that all partitions fill")?;
-    let files = workload.write(dir, num_records)?;
+    // Several, so that all partitions fill.
+    let files = Workload::named("json lines").write(dir.join("logs"), 100, num_records)?;
     let mut command = Command::new(built("shipper")?);
     command
         .args(["run", "--until", "eof", "--brokers", kafka.bootstrap(), "--topic", topic, "--format", "json"])
         .arg("--data-dir")
         .arg(dir.join("state"))
-        .arg(files.dir.join("logs/*.log"));
+        .arg(files.dir.join("*.log"));
     measure::run(command, &dir.join("shipper.log"))?;
     fs::remove_dir_all(&files.dir)?;
     Ok(files.num_events)

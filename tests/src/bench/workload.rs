@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -12,22 +12,28 @@ pub struct Workload {
     pub name: &'static str,
     /// Lines against `BENCH_RECORDS`.
     share: f64,
-    num_files: u64,
     lines_per_event: u64,
     /// What the shipper is told about it, beside its paths.
     pub input: Value,
-    /// The workload of the same files with fewer lines.
-    pub more_than: Option<&'static str>,
+    /// How the shipper finds its lines, in turns.
+    pub layouts: Vec<Layout>,
     line: fn(u64, &mut String),
 }
 
-/// A workload on disk.
+/// The first lines of a workload, spread over files.
+pub struct Layout {
+    pub name: &'static str,
+    pub num_files: u64,
+    /// Of the lines of the workload.
+    pub share: f64,
+}
+
+/// Lines on disk.
 pub struct Files {
+    /// Of nothing else.
     pub dir: PathBuf,
-    /// All lines in one file, for programs that take one.
-    pub whole: PathBuf,
-    pub num_lines: u64,
     pub num_events: u64,
+    pub num_lines: u64,
     pub num_bytes: u64,
 }
 
@@ -36,27 +42,24 @@ impl Workload {
         let plain = |name, share, line| Self {
             name,
             share,
-            num_files: 1,
             lines_per_event: 1,
             input: json!({"format": "text"}),
-            more_than: None,
+            layouts: vec![Layout { name, num_files: 1, share: 1.0 }],
             line,
         };
+        let spread = |name, num_files, share| Layout { name, num_files, share };
         vec![
             // So many that what a start takes is little of the whole.
-            Self { input: json!({"format": "json"}), ..plain("json lines", 3.0, json_line) },
-            Self { input: json!({"format": "json"}), num_files: 100, ..plain("json lines, 100 files", 1.0, json_line) },
-            // The same files with few lines and with more: what a file takes, and what a record.
             Self {
                 input: json!({"format": "json"}),
-                num_files: 10_000,
-                ..plain("json lines, 10,000 files of 100", 1.0, json_line)
-            },
-            Self {
-                input: json!({"format": "json"}),
-                num_files: 10_000,
-                more_than: Some("json lines, 10,000 files of 100"),
-                ..plain("json lines, 10,000 files of 300", 3.0, json_line)
+                layouts: vec![
+                    spread("json lines", 1, 1.0),
+                    spread("json lines, 100 files", 100, 1.0 / 3.0),
+                    // The same files with few lines and with more: what a file takes, and what a record.
+                    spread("json lines, 10,000 files of 100", 10_000, 1.0 / 3.0),
+                    spread("json lines, 10,000 files of 300", 10_000, 1.0),
+                ],
+                ..plain("json lines", 3.0, json_line)
             },
             Self {
                 input: json!({"format": "pattern", "pattern": {"grok": "%{COMBINEDAPACHELOG}"}}),
@@ -72,55 +75,56 @@ impl Workload {
         ]
     }
 
+    /// The workload of that name.
+    ///
+    /// # Panics
+    ///
+    /// There is none.
+    pub fn named(name: &str) -> Self {
+        Self::all().into_iter().find(|workload| workload.name == name).expect("a workload")
+    }
+
     /// The first lines of the workload of that name.
     ///
     /// # Panics
     ///
     /// There is none.
     pub fn lines(name: &str, num: u64) -> Vec<String> {
-        let workload = Self::all().into_iter().find(|workload| workload.name == name).expect("a workload");
-        let line = |n| {
-            let mut line = String::new();
-            (workload.line)(n, &mut line);
-            line
-        };
-        (0..num).map(line).collect()
+        let workload = Self::named(name);
+        (0..num).map(|n| workload.line(n)).collect()
     }
 
-    /// Writes it below `dir`.
+    /// The events of all its lines.
+    pub fn num_events(&self, num_records: u64) -> u64 {
+        (num_records as f64 * self.share) as u64 / self.lines_per_event
+    }
+
+    /// Writes the first events into `num_files` files in `dir`, in turns, and creates `dir`.
     ///
     /// # Errors
     ///
     /// If the disk refuses.
-    pub fn write(&self, dir: &Path, num_records: u64) -> Result<Files> {
-        let num_lines = (num_records as f64 * self.share) as u64 / self.lines_per_event * self.lines_per_event;
-        let dir = dir.join(self.name.replace([' ', ','], "-"));
-        fs::create_dir_all(dir.join("logs"))?;
-        let whole = dir.join("whole");
-        let mut all = BufWriter::with_capacity(1 << 20, File::create(&whole)?);
+    pub fn write(&self, dir: PathBuf, num_files: u64, num_events: u64) -> Result<Files> {
+        fs::create_dir_all(&dir)?;
         let mut num_bytes = 0;
-        let make = |n| {
-            let mut line = String::new();
-            (self.line)(n, &mut line);
-            line.push('\n');
-            line
-        };
-        for n in 0..num_lines {
-            let line = make(n);
-            num_bytes += line.len() as u64;
-            all.write_all(line.as_bytes())?;
-        }
-        all.flush()?;
         // One after the other: a process may have fewer descriptors than there are files.
-        for file in 0..self.num_files {
-            let mut out = BufWriter::with_capacity(1 << 20, File::create(dir.join(format!("logs/{file}.log")))?);
-            let events = (file..num_lines / self.lines_per_event).step_by(self.num_files as usize);
+        for file in 0..num_files {
+            let mut out = BufWriter::with_capacity(1 << 20, File::create(dir.join(format!("{file}.log")))?);
+            let events = (file..num_events).step_by(num_files as usize);
             for n in events.flat_map(|event| event * self.lines_per_event..(event + 1) * self.lines_per_event) {
-                out.write_all(make(n).as_bytes())?;
+                let line = self.line(n) + "\n";
+                num_bytes += line.len() as u64;
+                out.write_all(line.as_bytes())?;
             }
             out.flush()?;
         }
-        Ok(Files { dir, whole, num_lines, num_events: num_lines / self.lines_per_event, num_bytes })
+        Ok(Files { dir, num_events, num_lines: num_events * self.lines_per_event, num_bytes })
+    }
+
+    fn line(&self, n: u64) -> String {
+        let mut line = String::new();
+        (self.line)(n, &mut line);
+        line
     }
 }
 
