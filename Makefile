@@ -47,7 +47,7 @@ test-heavy: bootstrap servers ## The long faults on top of `make test`: a hundre
 	scripts/fuzz 60
 
 bench: export BENCH := 1
-bench: bootstrap servers ## Measures both programs beside kcat, and stores the figures in docs/benchmarks (BENCH_RECORDS, BENCH_RUNS, BENCH_ONLY)
+bench: bootstrap servers ## Measures both programs beside kcat, and stores the figures in docs/benchmarks (BENCH_RECORDS, BENCH_RUNS, BENCH_ONLY; BENCH_VECTOR, BENCH_FLUENT_BIT and BENCH_FILEBEAT name programs to measure, too)
 	$(CARGO) build $(ALL) --release --bin shipper --bin indexer --bin bench
 	@target/release/bench
 

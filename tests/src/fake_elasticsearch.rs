@@ -467,10 +467,9 @@ fn count(shared: &Shared, request: &Request) -> Result<Reply> {
     for action in body.split(|byte| *byte == b'\n').step_by(2).filter(|line| !line.is_empty()) {
         let action = std::str::from_utf8(action)?.trim_end();
         let id = action.split_once(r#""_id":""#).and_then(|(_, id)| id.strip_suffix("\"}}"));
-        let id = id.with_context(|| format!("`{action}` is no action with an id"))?;
         items += if num == 0 { "" } else { "," };
-        items += r#"{"create":{"_id":""#;
-        items += id;
+        items += if action.contains(r#""create""#) { r#"{"create":{"_id":""# } else { r#"{"index":{"_id":""# };
+        items += id.unwrap_or("made-up");
         items += r#"","status":201}}"#;
         num += 1;
     }

@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::Result;
 use memchr::memmem;
 
-use super::delay::now_us;
+use super::delay::{Delay, now_us};
 use crate::proxy::{Observer, Proxy};
 
 /// What stands before the time of a line, in microseconds since the epoch.
@@ -18,7 +17,7 @@ pub(super) struct Answers {
     delays: Delays,
 }
 
-type Delays = Arc<Mutex<Vec<Duration>>>;
+type Delays = Arc<Mutex<Vec<Delay>>>;
 
 impl Answers {
     pub(super) fn of(node: SocketAddr) -> Result<Self> {
@@ -36,7 +35,7 @@ impl Answers {
     }
 
     /// From the write of each line to the answer.
-    pub(super) fn take(&self) -> Vec<Duration> {
+    pub(super) fn take(&self) -> Vec<Delay> {
         std::mem::take(&mut lock(&self.delays))
     }
 }
@@ -62,7 +61,7 @@ impl Observer for Lines {
     fn reply(&mut self, _: &[u8]) {
         let now_us = now_us();
         let measured = self.written.drain(..).filter(|&us| us > 0);
-        lock(&self.delays).extend(measured.map(|us| Duration::from_micros(now_us.saturating_sub(us))));
+        lock(&self.delays).extend(measured.map(|us| Delay::of(us, now_us)));
     }
 }
 

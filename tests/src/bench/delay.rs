@@ -1,10 +1,10 @@
 //! How long a line takes, at a steady ten thousand lines a second, once both programs are at work: from its write to the end of
-//! the topic, to the answer of the bulk request that it was in, and to a search that finds it (an index that refreshes every
-//! second).
+//! the topic, beside `tail -F | kcat -P` on the same file at the same time, to the answer of the bulk request that it was in, and to
+//! a search that finds it (an index that refreshes every second).
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::Range;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,16 +20,35 @@ use super::measure::Measured;
 use super::report::Report;
 use crate::elasticsearch::{self, Elasticsearch};
 use crate::kafka::{Kafka, KafkaClient};
-use crate::process::built;
+use crate::process::{Launch, built};
 use crate::{scratch, wait};
 
 const TOPIC: &str = "bench-delay";
+const KCAT_TOPIC: &str = "bench-delay-kcat";
 const SECONDS: u64 = 20;
 /// So long nobody measures: a node that has just started compiles its code.
 const WARM_UP_SECONDS: u64 = 20;
 const LINES_PER_SECOND: u64 = 10_000;
+/// Of a run.
 const NUM_LINES: u64 = LINES_PER_SECOND * SECONDS;
 const BATCH: Duration = Duration::from_millis(10);
+
+/// What a line waited that was written then, in microseconds since the epoch.
+#[derive(Clone, Copy)]
+pub(super) struct Delay {
+    written_us: u64,
+    waited: Duration,
+}
+
+impl Delay {
+    pub(super) fn of(written_us: u64, now_us: u64) -> Self {
+        Self { written_us, waited: Duration::from_micros(now_us.saturating_sub(written_us)) }
+    }
+
+    fn until_us(&self) -> u64 {
+        self.written_us + self.waited.as_micros() as u64
+    }
+}
 
 pub(super) fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
@@ -42,7 +61,9 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     let dir = scratch::dir("bench-delay")?;
     // What earlier parts wrote would have the node wait for the disk.
     rustix::fs::sync();
-    kafka.create_topic(TOPIC, 4, &[])?;
+    for topic in [TOPIC, KCAT_TOPIC] {
+        kafka.create_topic(topic, 4, &[])?;
+    }
     let node = Elasticsearch::start(&elasticsearch::Options { is_brief: false, ..elasticsearch::Options::default() })?;
     let settings = json!({"settings": {"number_of_replicas": 0, "refresh_interval": "1s"},
         "mappings": {"dynamic": "false", "properties": {"us": {"type": "long"}}}});
@@ -77,36 +98,70 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     indexer.args(["run", "--config"]).arg(dir.join("indexer.yaml"));
     let indexer = Measured::start(indexer, &dir.join("indexer.out"))?;
 
+    let log = dir.join("app.log");
+    fs::write(&log, "")?;
+    let kcat = Launch::program("tail | kcat", "sh", &dir.join("kcat.out"))
+        .args(["-c", r#"tail -n +1 -F "$0" | kcat -P -b "$1" -t "$2" -X acks=all -X enable.idempotence=true -X compression.codec=lz4"#])
+        .arg(&log)
+        .args([kafka.bootstrap(), KCAT_TOPIC])
+        .start()?;
+
     let is_over = AtomicBool::new(false);
-    let (arrivals, ages) = thread::scope(|scope| -> Result<_> {
-        let arrivals = scope.spawn(|| arrivals(&KafkaClient::new(kafka.bootstrap()), &is_over));
-        let ages = scope.spawn(|| ages(&node, &is_over));
-        let wait_indexed = |num| {
+    let mut runs = Vec::new();
+    let (ours, kcats, mut ages) = thread::scope(|scope| -> Result<_> {
+        let is_over = &is_over;
+        let arrivals = |topic| scope.spawn(move || arrivals(&KafkaClient::new(kafka.bootstrap()), topic, is_over));
+        let (ours, kcats) = (arrivals(TOPIC), arrivals(KCAT_TOPIC));
+        let ages = scope.spawn(|| ages(&node, is_over));
+        let mut num_lines = 0;
+        let mut write = |seconds, us: fn() -> u64| {
+            let from_us = now_us();
+            write(&log, seconds, us)?;
+            let written = from_us..now_us();
+            // kcat reads blocks of a kilobyte: the last lines of a run are in one that others fill.
+            write(&log, 1, || 0)?;
+            num_lines += LINES_PER_SECOND * (seconds + 1);
             wait::until_true("the lines are indexed", Duration::from_secs(120), || {
                 node.refresh("bench-delay")?;
-                Ok(node.count("bench-delay")? == num)
-            })
+                Ok(node.count("bench-delay")? == num_lines)
+            })?;
+            anyhow::Ok(written)
         };
-        let log = dir.join("app.log");
-        fs::write(&log, "")?;
-        let warm_up = LINES_PER_SECOND * WARM_UP_SECONDS;
-        let result = write(&log, WARM_UP_SECONDS, || 0)
-            .and_then(|()| wait_indexed(warm_up))
-            .and_then(|()| write(&log, SECONDS, now_us))
-            .and_then(|()| wait_indexed(warm_up + NUM_LINES));
+        let result = write(WARM_UP_SECONDS, || 0).and_then(|_| {
+            for _ in 0..plan.num_runs {
+                runs.push(write(SECONDS, now_us)?);
+            }
+            Ok(())
+        });
         is_over.store(true, Ordering::SeqCst);
         result?;
         let join = |_| anyhow::anyhow!("a measuring thread panicked");
-        Ok((arrivals.join().map_err(join)??, ages.join().map_err(join)??))
+        Ok((ours.join().map_err(join)??, kcats.join().map_err(join)??, ages.join().map_err(join)??))
     })?;
-    drop((shipper, indexer));
-    ensure!(arrivals.len() as u64 == NUM_LINES, "{} lines arrived", arrivals.len());
-    let answered = answers.take();
-    ensure!(answered.len() as u64 == NUM_LINES, "{} lines were answered", answered.len());
-    report.delays("write to the end of the topic, per line", arrivals);
-    report.delays("write to the answer of its bulk request, per line", answered);
-    report.delays("age of the newest line that a search finds", ages);
-    kafka.delete_topic(TOPIC)
+    drop((shipper, indexer, kcat));
+    // While a run goes on, from its first line that is found.
+    ages.retain(|age| runs.iter().any(|run| run.contains(&age.written_us) && run.contains(&age.until_us())));
+    let of_runs = |delays: &[Delay]| -> Vec<Vec<Duration>> {
+        let of_run = |run: &Range<u64>| {
+            delays.iter().filter(|delay| run.contains(&delay.written_us)).map(|delay| delay.waited).collect()
+        };
+        runs.iter().map(of_run).collect()
+    };
+    let (ours, kcats, answered, ages) = (of_runs(&ours), of_runs(&kcats), of_runs(&answers.take()), of_runs(&ages));
+    for (what, runs) in [("came", &ours), ("came from kcat", &kcats), ("were answered", &answered)] {
+        for run in runs {
+            ensure!(run.len() as u64 == NUM_LINES, "{} lines {what} instead of {NUM_LINES}", run.len());
+        }
+    }
+    let yardstick = "tail -F, kcat -P";
+    report.delays(&format!("write to the end of the topic, per line: {yardstick}"), &kcats, None)?;
+    report.delays("write to the end of the topic, per line: shipper", &ours, Some((yardstick, &kcats)))?;
+    report.delays("write to the answer of its bulk request, per line", &answered, None)?;
+    report.delays("age of the newest line that a search finds", &ages, None)?;
+    for topic in [TOPIC, KCAT_TOPIC] {
+        kafka.delete_topic(topic)?;
+    }
+    Ok(())
 }
 
 /// Appends lines that say when they were written, or 0 for those that are not measured.
@@ -123,14 +178,14 @@ fn write(path: &std::path::Path, seconds: u64, us: impl Fn() -> u64) -> Result<(
 }
 
 /// For each line, how long after its write a consumer had it.
-fn arrivals(kafka: &KafkaClient, is_over: &AtomicBool) -> Result<Vec<Duration>> {
+fn arrivals(kafka: &KafkaClient, topic: &str, is_over: &AtomicBool) -> Result<Vec<Delay>> {
     let mut delays = Vec::new();
-    kafka.follow(TOPIC, Duration::from_millis(5), |record| {
+    kafka.follow(topic, Duration::from_millis(5), |record| {
         if let Some(record) = record {
             let value: Value = serde_json::from_slice(record.payload().unwrap_or_default())?;
             let written = value["us"].as_u64().context("a line without its time")?;
             if written > 0 {
-                delays.push(Duration::from_micros(now_us().saturating_sub(written)));
+                delays.push(Delay::of(written, now_us()));
             }
         }
         Ok(!is_over.load(Ordering::SeqCst))
@@ -139,18 +194,15 @@ fn arrivals(kafka: &KafkaClient, is_over: &AtomicBool) -> Result<Vec<Duration>> 
 }
 
 /// Asks again and again for the newest line.
-fn ages(node: &Elasticsearch, is_over: &AtomicBool) -> Result<Vec<Duration>> {
+fn ages(node: &Elasticsearch, is_over: &AtomicBool) -> Result<Vec<Delay>> {
     let newest = json!({"size": 0, "aggs": {"newest": {"max": {"field": "us"}}}});
-    let (mut first, mut ages) = (None, BTreeMap::new());
-    let is_written =
-        |first: Option<Instant>| first.is_some_and(|first| first.elapsed() >= Duration::from_secs(SECONDS));
-    while !is_over.load(Ordering::SeqCst) && !is_written(first) {
+    let mut ages = Vec::new();
+    while !is_over.load(Ordering::SeqCst) {
         let found = node.search("bench-delay", &newest)?;
         if let Some(us) = found["aggregations"]["newest"]["value"].as_f64().filter(|us| *us > 0.0) {
-            let first = first.get_or_insert_with(Instant::now);
-            ages.insert(first.elapsed(), Duration::from_micros(now_us().saturating_sub(us as u64)));
+            ages.push(Delay::of(us as u64, now_us()));
         }
         thread::sleep(Duration::from_millis(50));
     }
-    Ok(ages.into_values().collect())
+    Ok(ages)
 }

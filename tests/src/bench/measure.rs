@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::process::{cpu_time, status_kib};
 
@@ -76,9 +76,25 @@ impl Measured {
         self.peak_rss_bytes = self.peak_rss_bytes.max(kib << 10);
     }
 
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// Since its start.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Ends it by SIGTERM, and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// If it fails.
+    pub fn stop(mut self) -> Result<Usage> {
+        // The kernel keeps the peak.
+        self.look();
+        kill_process(self.process()?, Signal::TERM)?;
+        self.finish()
+    }
+
+    fn process(&self) -> Result<Pid> {
+        Pid::from_raw(self.child.id().try_into()?).context("a process id")
     }
 
     /// Waits for its end.
@@ -87,7 +103,7 @@ impl Measured {
     ///
     /// If it fails.
     pub fn finish(mut self) -> Result<Usage> {
-        let pid = Pid::from_raw(self.child.id().try_into()?).context("a process id")?;
+        let pid = self.process()?;
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         while waitid(WaitId::Pid(pid), options)?.is_none() {
             self.look();
@@ -107,10 +123,14 @@ impl Measured {
 ///
 /// If it fails.
 pub fn run(command: Command, log: &Path) -> Result<Usage> {
-    let text = || fs::read_to_string(log).unwrap_or_default();
-    Measured::start(command, log)?
-        .finish()
-        .with_context(|| text().lines().rev().take(20).collect::<Vec<_>>().join("\n"))
+    Measured::start(command, log)?.finish().with_context(|| tail(log))
+}
+
+/// The last lines of a log, for a message.
+pub fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 /// Whether a program is on the path.

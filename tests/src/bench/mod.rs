@@ -8,6 +8,7 @@ mod delay;
 mod measure;
 mod node;
 pub mod out;
+mod peers;
 mod report;
 mod rest;
 mod shipper;

@@ -39,7 +39,7 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     for run in 0..=plan.num_runs {
         let sent = send(&node, &bodies, num)?;
         clear(&node, num)?;
-        let index = out::index(kafka, &dir, TOPIC, json!({"hosts": [node.url()]}), &format!("node-{run}"), || {
+        let index = out::index(kafka, &dir, TOPIC, json!({"hosts": [node.url()]}), &format!("node-{run}"), 1, || {
             took(&node, num)
         })?;
         clear(&node, num)?;

@@ -6,11 +6,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::Plan;
 use super::measure::{self, Measured, Usage};
+use super::peers::Peer;
 use super::report::{Report, Row};
 use super::workload::Workload;
 use crate::fake_elasticsearch::FakeElasticsearch;
@@ -20,6 +20,14 @@ use crate::{scratch, wait};
 
 const NUM_PARTITIONS: i32 = 4;
 const TOPIC: &str = "bench-out";
+/// What other collectors are given.
+const FEW_TOPIC: &str = "bench-out-few";
+/// Name, compression and number of instances.
+const OURS: [(&str, &str, usize); 3] = [
+    ("indexer, null bulk server", "none", 1),
+    ("indexer, null bulk server, gzip", "gzip", 1),
+    ("2 instances of the indexer, null bulk server", "none", 2),
+];
 /// So many times the records of the first workload: what a start takes is little of the whole.
 const FACTOR: u64 = 3;
 pub(super) const PATIENCE: Duration = Duration::from_secs(600);
@@ -30,11 +38,15 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     }
     let dir = scratch::dir("bench-out")?;
     let num = fill(kafka, &dir, TOPIC, FACTOR * plan.num_records)?;
+    let peers = Peer::all()?;
+    let few = if peers.is_empty() { 0 } else { fill(kafka, &dir, FEW_TOPIC, plan.num_records)? };
     let server = FakeElasticsearch::start()?;
-    let (mut reads, mut indexed, mut zipped) = (Vec::new(), Vec::new(), Vec::new());
+    let mut reads = Vec::new();
+    let (mut ours, mut theirs) = (vec![Vec::new(); OURS.len()], vec![Vec::new(); peers.len()]);
+    // The first fills caches and compiles the broker.
     for run in 0..=plan.num_runs {
-        let read = read(kafka, &dir)?;
-        let indexer = |compression: &str| {
+        reads.push(read(kafka, &dir)?);
+        for ((_, compression, num_instances), ours) in OURS.iter().zip(&mut ours) {
             server.only_count();
             let all_came = || {
                 wait::until_true("all is indexed", PATIENCE, || Ok(server.counted().num >= num))?;
@@ -42,21 +54,29 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
                 Ok(last - first)
             };
             let elasticsearch = json!({"hosts": [server.url()], "compression": compression});
-            let usage = index(kafka, &dir, TOPIC, elasticsearch, &format!("null-{compression}-{run}"), all_came)?;
+            let group = format!("null-{compression}-{num_instances}-{run}");
+            ours.push(index(kafka, &dir, TOPIC, elasticsearch, &group, *num_instances, all_came)?);
             let came = server.counted().num;
             ensure!(came == num, "{came} documents came instead of {num}");
-            anyhow::Ok(usage)
-        };
-        let (plain, gzip) = (indexer("none")?, indexer("gzip")?);
-        if run > 0 {
-            reads.push(read);
-            indexed.push(plain);
-            zipped.push(gzip);
+        }
+        for (peer, theirs) in peers.iter().zip(&mut theirs) {
+            theirs.push(peer.index(kafka, FEW_TOPIC, run, &server, few, &dir)?);
+        }
+        if run == 0 {
+            [&mut reads].into_iter().chain(&mut ours).chain(&mut theirs).for_each(Vec::clear);
         }
     }
     report.add(Row { name: "kcat -C".to_owned(), num, runs: &reads, beside: None })?;
-    for (name, runs) in [("indexer, null bulk server", &indexed), ("indexer, null bulk server, gzip", &zipped)] {
-        report.add(Row { name: name.to_owned(), num, runs, beside: Some(("kcat -C", &reads)) })?;
+    for ((name, ..), runs) in OURS.iter().zip(&ours) {
+        report.add(Row { name: (*name).to_owned(), num, runs, beside: Some(("kcat -C", &reads)) })?;
+    }
+    let reads: Vec<_> = reads.iter().map(|run| run.of_share(few as f64 / num as f64)).collect();
+    for (peer, runs) in peers.iter().zip(&theirs) {
+        let name = format!("{}, null bulk server", peer.name());
+        report.add(Row { name, num: few, runs, beside: Some(("kcat -C", &reads)) })?;
+    }
+    if !peers.is_empty() {
+        kafka.delete_topic(FEW_TOPIC)?;
     }
     kafka.delete_topic(TOPIC)
 }
@@ -105,13 +125,15 @@ pub fn template() -> Value {
     })
 }
 
-/// Runs an indexer until `all_came` returns, with the time that its documents took, and all is committed.
+/// Runs instances of the indexer until `all_came` returns, with the time that its documents took, and all is committed. CPU is that of
+/// all, memory that of the largest.
 pub(super) fn index(
     kafka: &Kafka,
     dir: &Path,
     topic: &str,
     elasticsearch: Value,
     group: &str,
+    num_instances: usize,
     all_came: impl FnOnce() -> Result<Duration>,
 ) -> Result<Usage> {
     let templates = dir.join("templates");
@@ -127,15 +149,20 @@ pub(super) fn index(
     });
     let path = dir.join("indexer.yaml");
     fs::write(&path, config.to_string())?;
-    let mut command = Command::new(built("indexer")?);
-    command.args(["run", "--config"]).arg(path);
-    let mut indexer = Measured::start(command, &dir.join("indexer.log"))?;
-    let pid = Pid::from_raw(indexer.pid().try_into()?).context("a process id")?;
-    let log = || fs::read_to_string(dir.join("indexer.log")).unwrap_or_default();
+    let start = |n| {
+        let mut command = Command::new(built("indexer")?);
+        command.args(["run", "--config"]).arg(&path);
+        Measured::start(command, &dir.join(format!("indexer-{n}.log")))
+    };
+    let instances = (0..num_instances).map(start).collect::<Result<Vec<_>>>()?;
+    let log = || measure::tail(&dir.join("indexer-0.log"));
     let wall = all_came().with_context(log)?;
     wait::until_true("all is committed", PATIENCE, || Ok(kafka.lag(group, topic)? == 0)).with_context(log)?;
-    // The kernel keeps the peak.
-    indexer.look();
-    kill_process(pid, Signal::TERM)?;
-    Ok(Usage { wall, ..indexer.finish()? })
+    let mut all = Usage { wall, cpu: Duration::ZERO, peak_rss_bytes: 0 };
+    for instance in instances {
+        let usage = instance.stop()?;
+        all.cpu += usage.cpu;
+        all.peak_rss_bytes = all.peak_rss_bytes.max(usage.peak_rss_bytes);
+    }
+    Ok(all)
 }

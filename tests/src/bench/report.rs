@@ -93,14 +93,36 @@ impl Report {
         Ok(())
     }
 
-    pub fn delays(&mut self, what: &str, mut delays: Vec<Duration>) {
-        delays.sort();
-        let at = |share: f64| delays.get(((delays.len() as f64 - 1.0) * share) as usize).copied().unwrap_or_default();
-        let ms = |delay: Duration| format!("{:.1}", delay.as_secs_f64() * 1e3);
-        let line = format!("| {what} | {} | {} | {} | {} |", delays.len(), ms(at(0.5)), ms(at(0.99)), ms(at(1.0)));
+    /// Delays of each run; `beside` are those of the yardstick.
+    pub fn delays(
+        &mut self,
+        what: &str,
+        runs: &[Vec<Duration>],
+        beside: Option<(&str, &[Vec<Duration>])>,
+    ) -> Result<()> {
+        let ms = |runs: &[Vec<Duration>], share: f64| -> Vec<f64> {
+            let at = |run: &Vec<Duration>| {
+                let mut sorted = run.clone();
+                sorted.sort();
+                sorted.get(((sorted.len() as f64 - 1.0) * share) as usize).map(|delay| delay.as_secs_f64() * 1e3)
+            };
+            runs.iter().filter_map(at).collect()
+        };
+        let mut line = format!("| {what} | {}", runs.iter().map(Vec::len).sum::<usize>());
+        for share in [0.5, 0.99, 1.0] {
+            write!(line, " | {}", Spread::of(ms(runs, share))?.text(1))?;
+        }
+        line += " |";
+        if let Some((name, yardstick)) = beside {
+            let of = |share| Spread::of(ms(runs, share).iter().zip(ms(yardstick, share)).map(|(ours, by)| ours / by));
+            write!(line, " p50 {}, p99 {} × {name} |", of(0.5)?.text(2), of(0.99)?.text(2))?;
+        } else {
+            line += "  |";
+        }
         println!("{line}");
         self.delays += &line;
         self.delays.push('\n');
+        Ok(())
     }
 
     /// `share` of a core.
@@ -126,7 +148,7 @@ impl Report {
         if !self.delays.is_empty() {
             write!(
                 page,
-                "At ten thousand lines a second, ms:\n\n| delay | number | p50 | p99 | most |\n|---|---|---|---|---|\n{}\n",
+                "At ten thousand lines a second, ms, over runs of 20 s:\n\n| delay | number | p50 | p99 | most | beside the yardstick |\n|---|---|---|---|---|---|\n{}\n",
                 self.delays
             )?;
         }

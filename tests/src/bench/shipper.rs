@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Plan;
 use super::measure::{self, Usage};
+use super::peers::Peer;
 use super::report::{Report, Row};
 use super::workload::{Files, Layout, Workload};
 use crate::kafka::Kafka;
@@ -20,6 +21,9 @@ use crate::process::built;
 use crate::scratch;
 
 const NUM_PARTITIONS: i32 = 4;
+/// The workload that other collectors are given, too: this part of it.
+const JSON_LINES: &str = "json lines";
+const PEERS_PART: u64 = 3;
 
 pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result<()> {
     let dir = scratch::dir("bench")?;
@@ -43,6 +47,9 @@ fn measure_workload(workload: &Workload, plan: &Plan, kafka: &Kafka, dir: &Path,
         workload.write(dir.join(n.to_string()), layout.num_files, num_events)
     };
     let files = workload.layouts.iter().enumerate().map(write).collect::<Result<Vec<_>>>()?;
+    let peers = if workload.name == JSON_LINES { Peer::all()? } else { Vec::new() };
+    let few =
+        if peers.is_empty() { None } else { Some(workload.write(dir.join("few"), 1, num_events / PEERS_PART)?) };
     let lines = whole.dir.join("0.log");
     let records = dir.join("records");
     let mut sides = Sides { kafka, dir, number: 0 };
@@ -50,6 +57,7 @@ fn measure_workload(workload: &Workload, plan: &Plan, kafka: &Kafka, dir: &Path,
     write_finished_records(kafka, &topic, &records)?;
     sides.delete(&topic)?;
     let (mut raw, mut finished, mut ours) = (Vec::new(), Vec::new(), vec![Vec::new(); files.len()]);
+    let mut theirs = vec![Vec::new(); peers.len()];
     // The first fills caches and compiles the broker.
     for run in 0..=plan.num_runs {
         raw.push(sides.kcat(&lines, &[], whole.num_lines)?);
@@ -59,8 +67,13 @@ fn measure_workload(workload: &Workload, plan: &Plan, kafka: &Kafka, dir: &Path,
             ours.push(usage);
         }
         finished.push(sides.kcat(&records, &["-K", "\t"], whole.num_events)?);
+        for (files, (peer, theirs)) in few.iter().cycle().zip(peers.iter().zip(&mut theirs)) {
+            let topic = sides.topic()?;
+            theirs.push(peer.ship(kafka, &files.dir.join("0.log"), &topic, files.num_events, dir)?);
+            kafka.delete_topic(&topic)?;
+        }
         if run == 0 {
-            [&mut raw, &mut finished].into_iter().chain(&mut ours).for_each(Vec::clear);
+            [&mut raw, &mut finished].into_iter().chain(&mut ours).chain(&mut theirs).for_each(Vec::clear);
         }
     }
     let name = |what: &str| format!("{}: {what}", workload.name);
@@ -82,6 +95,11 @@ fn measure_workload(workload: &Workload, plan: &Plan, kafka: &Kafka, dir: &Path,
             let num = files[at].num_events - files[at - 1].num_events;
             report.add(Row { name, num, runs: &runs, beside: Some((workload.layouts[0].name, &first)) })?;
         }
+    }
+    let raw = of_share(&raw, 1.0 / PEERS_PART as f64);
+    for (files, (peer, runs)) in few.iter().cycle().zip(peers.iter().zip(&theirs)) {
+        let name = name(peer.name());
+        report.add(Row { name, num: files.num_events, runs, beside: Some(("kcat -P", &raw)) })?;
     }
     report.note(&format!("{} of {} bytes", workload.name, whole.num_bytes / whole.num_lines));
     Ok(())
