@@ -39,7 +39,7 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     let dir = scratch::dir("bench-out")?;
     let num = fill(kafka, &dir, TOPIC, FACTOR * plan.num_records)?;
     let peers = Peer::all()?;
-    let few = if peers.is_empty() { 0 } else { fill(kafka, &dir, FEW_TOPIC, plan.num_records)? };
+    let few = if peers.is_empty() { 0 } else { fill(kafka, &dir, FEW_TOPIC, plan.num_records / 2)? };
     let server = FakeElasticsearch::start()?;
     let mut reads = Vec::new();
     let (mut ours, mut theirs) = (vec![Vec::new(); OURS.len()], vec![Vec::new(); peers.len()]);

@@ -152,6 +152,13 @@ impl Peer {
         let dir = &self.folder(dir)?;
         let (brokers, group) = (kafka.bootstrap(), &format!("{}-{run}", self.kind.id));
         let config = (self.kind.index)(&Index { brokers, topic, group, server: server.address(), dir });
+        // What Filebeat asks before it sends.
+        let about = json!({"version": {"number": "8.19.7"}, "tagline": "You Know, for Search"});
+        server.answer("GET ", Some((200, about)));
+        server.answer(
+            "GET _license",
+            Some((200, json!({"license": {"type": "basic", "mode": "basic", "status": "active"}}))),
+        );
         server.only_count();
         let usage = self.run(dir, &config, || Ok(server.counted().num >= num))?;
         let (first, last) = server.counted().times.context("the time it took")?;

@@ -23,7 +23,7 @@ use crate::scratch;
 const NUM_PARTITIONS: i32 = 4;
 /// The workload that other collectors are given, too: this part of it.
 const JSON_LINES: &str = "json lines";
-const PEERS_PART: u64 = 3;
+const PEERS_PART: u64 = 6;
 
 pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result<()> {
     let dir = scratch::dir("bench")?;
