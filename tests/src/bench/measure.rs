@@ -30,11 +30,39 @@ impl Usage {
             peak_rss_bytes: self.peak_rss_bytes,
         }
     }
+}
 
-    /// What a share of its records took.
-    pub fn of_share(&self, share: f64) -> Self {
-        Self { wall: self.wall.mul_f64(share), cpu: self.cpu.mul_f64(share), peak_rss_bytes: self.peak_rss_bytes }
+/// A program at one task, run after run.
+pub struct Side<'a> {
+    pub name: String,
+    /// Records of one run.
+    pub num: u64,
+    pub runs: Vec<Usage>,
+    run: Box<dyn FnMut() -> Result<Usage> + 'a>,
+}
+
+impl<'a> Side<'a> {
+    pub fn new(name: impl Into<String>, num: u64, run: impl FnMut() -> Result<Usage> + 'a) -> Self {
+        Self { name: name.into(), num, runs: Vec::new(), run: Box::new(run) }
     }
+}
+
+/// Runs all in turns, so that whatever else the machine does falls on all. The first turn fills caches and compiles the servers: it is
+/// not counted.
+///
+/// # Errors
+///
+/// The first of a run.
+pub fn in_turns(num_runs: usize, sides: &mut [Side<'_>]) -> Result<()> {
+    for turn in 0..=num_runs {
+        for side in &mut *sides {
+            let usage = (side.run)().with_context(|| side.name.clone())?;
+            if turn > 0 {
+                side.runs.push(usage);
+            }
+        }
+    }
+    Ok(())
 }
 
 const SAMPLE: Duration = Duration::from_millis(5);

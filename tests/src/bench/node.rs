@@ -9,9 +9,9 @@ use rdkafka::Message as _;
 use serde_json::json;
 
 use super::Plan;
-use super::measure::Usage;
+use super::measure::{self, Side, Usage};
 use super::out::{self, PATIENCE, fill};
-use super::report::{Report, Row};
+use super::report::{Report, Yardstick};
 use crate::elasticsearch::{self, Elasticsearch};
 use crate::kafka::Kafka;
 use crate::{http, scratch, wait};
@@ -35,24 +35,23 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
         ..elasticsearch::Options::default()
     })?;
     node.call("PUT", "/_index_template/bench", Some(&out::template()))?;
-    let (mut finished, mut indexed) = (Vec::new(), Vec::new());
-    for run in 0..=plan.num_runs {
-        let sent = send(&node, &bodies, num)?;
-        clear(&node, num)?;
-        let index = out::index(kafka, &dir, TOPIC, json!({"hosts": [node.url()]}), &format!("node-{run}"), 1, || {
-            took(&node, num)
-        })?;
-        clear(&node, num)?;
-        // The first compiles the node.
-        if run > 0 {
-            finished.push(sent);
-            indexed.push(index);
-        }
-    }
     let yardstick = "the node's, finished bodies";
-    report.add(Row { name: yardstick.to_owned(), num, runs: &finished, beside: None })?;
-    let name = "one node on the same machine: indexer".to_owned();
-    report.add(Row { name, num, runs: &indexed, beside: Some((yardstick, &finished)) })?;
+    let mut sides = [
+        Side::new(yardstick, num, || {
+            let sent = send(&node, &bodies, num)?;
+            clear(&node, num)?;
+            Ok(sent)
+        }),
+        Side::new("one node on the same machine: indexer", num, || {
+            let indexed = out::index(kafka, &dir, TOPIC, json!({"hosts": [node.url()]}), 1, || took(&node, num))?;
+            clear(&node, num)?;
+            Ok(indexed)
+        }),
+    ];
+    measure::in_turns(plan.num_runs, &mut sides)?;
+    let [finished, indexed] = &sides;
+    report.side(finished, None)?;
+    report.side(indexed, Some(Yardstick { name: yardstick, runs: &finished.runs, share: 1.0 }))?;
     kafka.delete_topic(TOPIC)
 }
 

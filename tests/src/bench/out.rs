@@ -3,15 +3,16 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Plan;
-use super::measure::{self, Measured, Usage};
+use super::measure::{self, Measured, Side, Usage};
 use super::peers::Peer;
-use super::report::{Report, Row};
+use super::report::{Report, Yardstick};
 use super::workload::Workload;
 use crate::fake_elasticsearch::FakeElasticsearch;
 use crate::kafka::Kafka;
@@ -41,40 +42,34 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     let peers = Peer::all()?;
     let few = if peers.is_empty() { 0 } else { fill(kafka, &dir, FEW_TOPIC, plan.num_records / 2)? };
     let server = FakeElasticsearch::start()?;
-    let mut reads = Vec::new();
-    let (mut ours, mut theirs) = (vec![Vec::new(); OURS.len()], vec![Vec::new(); peers.len()]);
-    // The first fills caches and compiles the broker.
-    for run in 0..=plan.num_runs {
-        reads.push(read(kafka, &dir)?);
-        for ((_, compression, num_instances), ours) in OURS.iter().zip(&mut ours) {
+    let mut sides = vec![Side::new("kcat -C", num, || read(kafka, &dir))];
+    for (name, compression, num_instances) in OURS {
+        let (server, dir) = (&server, &dir);
+        sides.push(Side::new(name, num, move || {
             server.only_count();
-            let all_came = || {
+            let elasticsearch = json!({"hosts": [server.url()], "compression": compression});
+            let usage = index(kafka, dir, TOPIC, elasticsearch, num_instances, || {
                 wait::until_true("all is indexed", PATIENCE, || Ok(server.counted().num >= num))?;
                 let (first, last) = server.counted().times.context("the time it took")?;
                 Ok(last - first)
-            };
-            let elasticsearch = json!({"hosts": [server.url()], "compression": compression});
-            let group = format!("null-{compression}-{num_instances}-{run}");
-            ours.push(index(kafka, &dir, TOPIC, elasticsearch, &group, *num_instances, all_came)?);
+            })?;
             let came = server.counted().num;
             ensure!(came == num, "{came} documents came instead of {num}");
-        }
-        for (peer, theirs) in peers.iter().zip(&mut theirs) {
-            theirs.push(peer.index(kafka, FEW_TOPIC, run, &server, few, &dir)?);
-        }
-        if run == 0 {
-            [&mut reads].into_iter().chain(&mut ours).chain(&mut theirs).for_each(Vec::clear);
-        }
+            Ok(usage)
+        }));
     }
-    report.add(Row { name: "kcat -C".to_owned(), num, runs: &reads, beside: None })?;
-    for ((name, ..), runs) in OURS.iter().zip(&ours) {
-        report.add(Row { name: (*name).to_owned(), num, runs, beside: Some(("kcat -C", &reads)) })?;
-    }
-    let reads: Vec<_> = reads.iter().map(|run| run.of_share(few as f64 / num as f64)).collect();
-    for (peer, runs) in peers.iter().zip(&theirs) {
+    let num_ours = sides.len();
+    for peer in &peers {
         let name = format!("{}, null bulk server", peer.name());
-        report.add(Row { name, num: few, runs, beside: Some(("kcat -C", &reads)) })?;
+        sides.push(Side::new(name, few, || peer.index(kafka, FEW_TOPIC, &server, few, &dir)));
     }
+    measure::in_turns(plan.num_runs, &mut sides)?;
+    for (n, side) in sides.iter().enumerate() {
+        let share = if n < num_ours { 1.0 } else { few as f64 / num as f64 };
+        let yardstick = Yardstick { name: &sides[0].name, runs: &sides[0].runs, share };
+        report.side(side, Some(yardstick).filter(|_| n > 0))?;
+    }
+    drop(sides);
     if !peers.is_empty() {
         kafka.delete_topic(FEW_TOPIC)?;
     }
@@ -95,6 +90,12 @@ pub(super) fn fill(kafka: &Kafka, dir: &Path, topic: &str, num_records: u64) -> 
     measure::run(command, &dir.join("shipper.log"))?;
     fs::remove_dir_all(&files.dir)?;
     Ok(files.num_events)
+}
+
+/// A consumer group that begins with the topic.
+pub(super) fn new_group() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("bench-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn read(kafka: &Kafka, dir: &Path) -> Result<Usage> {
@@ -132,10 +133,10 @@ pub(super) fn index(
     dir: &Path,
     topic: &str,
     elasticsearch: Value,
-    group: &str,
     num_instances: usize,
     all_came: impl FnOnce() -> Result<Duration>,
 ) -> Result<Usage> {
+    let group = &new_group();
     let templates = dir.join("templates");
     fs::create_dir_all(&templates)?;
     fs::write(templates.join("bench.json"), template().to_string())?;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::measure::{self, Measured, Usage};
-use super::out::PATIENCE;
+use super::out::{self, PATIENCE};
 use crate::fake_elasticsearch::FakeElasticsearch;
 use crate::kafka::Kafka;
 use crate::wait;
@@ -37,7 +37,7 @@ struct Index<'a> {
 /// How a collector is told what to do.
 struct Kind {
     name: &'static str,
-    /// In names of files and groups.
+    /// Of its folder.
     id: &'static str,
     /// Names its program.
     variable: &'static str,
@@ -135,7 +135,7 @@ impl Peer {
         self.run(dir, &config, || Ok(kafka.end_offsets(topic)?.values().sum::<i64>() as u64 >= num))
     }
 
-    /// Until all documents of the topic were counted; a run is a group of its own.
+    /// Until all documents of the topic were counted.
     ///
     /// # Errors
     ///
@@ -144,13 +144,12 @@ impl Peer {
         &self,
         kafka: &Kafka,
         topic: &str,
-        run: usize,
         server: &FakeElasticsearch,
         num: u64,
         dir: &Path,
     ) -> Result<Usage> {
         let dir = &self.folder(dir)?;
-        let (brokers, group) = (kafka.bootstrap(), &format!("{}-{run}", self.kind.id));
+        let (brokers, group) = (kafka.bootstrap(), &out::new_group());
         let config = (self.kind.index)(&Index { brokers, topic, group, server: server.address(), dir });
         // What Filebeat asks before it sends.
         let about = json!({"version": {"number": "8.19.7"}, "tagline": "You Know, for Search"});

@@ -8,16 +8,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::Plan;
-use super::measure::Usage;
+use super::measure::{Side, Usage};
 
-/// The runs of one program.
-pub(super) struct Row<'a> {
-    pub name: String,
-    /// Records of one run.
-    pub num: u64,
+/// The runs that others are compared with, one by one.
+pub(super) struct Yardstick<'a> {
+    pub name: &'a str,
     pub runs: &'a [Usage],
-    /// The yardstick's name, and its runs beside these.
-    pub beside: Option<(&'a str, &'a [Usage])>,
+    /// How much of its records the others had.
+    pub share: f64,
 }
 
 /// Median, least and most.
@@ -72,22 +70,28 @@ impl Report {
         Ok(Self { head, rows: String::new(), delays: String::new(), rests: String::new(), notes: Vec::new() })
     }
 
-    pub fn add(&mut self, row: Row<'_>) -> Result<()> {
-        let millions = row.num as f64 / 1e6;
-        let cpu = Spread::of(row.runs.iter().map(|run| run.cpu.as_secs_f64() / millions))?.text(2);
-        let rate = Spread::of(row.runs.iter().map(|run| row.num as f64 / 1e3 / run.wall.as_secs_f64()))?.text(0);
-        let memory = Spread::of(row.runs.iter().map(|run| run.peak_rss_bytes as f64 / 1e6))?.text(0);
-        let ratios = match row.beside {
+    pub fn side(&mut self, side: &Side<'_>, yardstick: Option<Yardstick<'_>>) -> Result<()> {
+        self.runs(&side.name, side.num, &side.runs, yardstick)
+    }
+
+    /// Runs of `num` records.
+    pub fn runs(&mut self, name: &str, num: u64, runs: &[Usage], yardstick: Option<Yardstick<'_>>) -> Result<()> {
+        let millions = num as f64 / 1e6;
+        let cpu = Spread::of(runs.iter().map(|run| run.cpu.as_secs_f64() / millions))?.text(2);
+        let rate = Spread::of(runs.iter().map(|run| num as f64 / 1e3 / run.wall.as_secs_f64()))?.text(0);
+        let memory = Spread::of(runs.iter().map(|run| run.peak_rss_bytes as f64 / 1e6))?.text(0);
+        let ratios = match yardstick {
             None => [String::new(), String::new()],
-            Some((name, yardstick)) => {
-                let pairs = || row.runs.iter().zip(yardstick);
-                let cpu = Spread::of(pairs().map(|(run, by)| run.cpu.as_secs_f64() / by.cpu.as_secs_f64()))?;
-                let rate = Spread::of(pairs().map(|(run, by)| by.wall.as_secs_f64() / run.wall.as_secs_f64()))?;
+            Some(Yardstick { name, runs: yardstick, share }) => {
+                let pairs = || runs.iter().zip(yardstick);
+                let times = |ours: Duration, theirs: Duration| ours.as_secs_f64() / (theirs.as_secs_f64() * share);
+                let cpu = Spread::of(pairs().map(|(run, by)| times(run.cpu, by.cpu)))?;
+                let rate = Spread::of(pairs().map(|(run, by)| 1.0 / times(run.wall, by.wall)))?;
                 [format!("{} × {name}", cpu.text(2)), format!("{} × {name}", rate.text(2))]
             }
         };
         let [cpu_ratio, rate_ratio] = ratios;
-        let line = format!("| {} | {cpu} | {rate} | {memory} | {cpu_ratio} | {rate_ratio} |", row.name);
+        let line = format!("| {name} | {cpu} | {rate} | {memory} | {cpu_ratio} | {rate_ratio} |");
         println!("{line}");
         writeln!(self.rows, "{line}")?;
         Ok(())

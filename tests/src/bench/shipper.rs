@@ -1,6 +1,7 @@
 //! Files to Kafka: the shipper beside `kcat -P`, which sends lines as they are, and `kcat -P -K`, which sends the shipper's
 //! finished keys and values.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -12,9 +13,9 @@ use rdkafka::Message as _;
 use serde_json::{Value, json};
 
 use super::Plan;
-use super::measure::{self, Usage};
+use super::measure::{self, Side, Usage};
 use super::peers::Peer;
-use super::report::{Report, Row};
+use super::report::{Report, Yardstick};
 use super::workload::{Files, Layout, Workload};
 use crate::kafka::Kafka;
 use crate::process::built;
@@ -38,7 +39,7 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     Ok(())
 }
 
-/// In each run the yardsticks send all lines, and the shipper those of each layout.
+/// In each turn the yardsticks send all lines, the shipper those of each layout, and other collectors a part of them.
 fn measure_workload(workload: &Workload, plan: &Plan, kafka: &Kafka, dir: &Path, report: &mut Report) -> Result<()> {
     let num_events = workload.num_events(plan.num_records);
     let whole = workload.write(dir.join("whole"), 1, num_events)?;
@@ -48,73 +49,66 @@ fn measure_workload(workload: &Workload, plan: &Plan, kafka: &Kafka, dir: &Path,
     };
     let files = workload.layouts.iter().enumerate().map(write).collect::<Result<Vec<_>>>()?;
     let peers = if workload.name == JSON_LINES { Peer::all()? } else { Vec::new() };
-    let few =
-        if peers.is_empty() { None } else { Some(workload.write(dir.join("few"), 1, num_events / PEERS_PART)?) };
-    let lines = whole.dir.join("0.log");
-    let records = dir.join("records");
-    let mut sides = Sides { kafka, dir, number: 0 };
-    let topic = sides.shipper(&workload.input, &whole)?.1;
+    let few = workload.write(dir.join("few"), 1, if peers.is_empty() { 0 } else { num_events / PEERS_PART })?;
+    let tasks = Tasks { kafka, dir, number: Cell::new(0) };
+    let (lines, records) = (whole.dir.join("0.log"), dir.join("records"));
+    let (_, topic) = tasks.ship(&workload.input, &whole)?;
     write_finished_records(kafka, &topic, &records)?;
-    sides.delete(&topic)?;
-    let (mut raw, mut finished, mut ours) = (Vec::new(), Vec::new(), vec![Vec::new(); files.len()]);
-    let mut theirs = vec![Vec::new(); peers.len()];
-    // The first fills caches and compiles the broker.
-    for run in 0..=plan.num_runs {
-        raw.push(sides.kcat(&lines, &[], whole.num_lines)?);
-        for (files, ours) in files.iter().zip(&mut ours) {
-            let (usage, topic) = sides.shipper(&workload.input, files)?;
-            sides.delete(&topic)?;
-            ours.push(usage);
-        }
-        finished.push(sides.kcat(&records, &["-K", "\t"], whole.num_events)?);
-        for (files, (peer, theirs)) in few.iter().cycle().zip(peers.iter().zip(&mut theirs)) {
-            let topic = sides.topic()?;
-            theirs.push(peer.ship(kafka, &files.dir.join("0.log"), &topic, files.num_events, dir)?);
-            kafka.delete_topic(&topic)?;
-        }
-        if run == 0 {
-            [&mut raw, &mut finished].into_iter().chain(&mut ours).chain(&mut theirs).for_each(Vec::clear);
-        }
-    }
+    tasks.delete(&topic)?;
+
     let name = |what: &str| format!("{}: {what}", workload.name);
-    report.add(Row { name: name("kcat -P"), num: whole.num_lines, runs: &raw, beside: None })?;
-    let num = whole.num_events;
-    report.add(Row { name: name("kcat -P -K, finished records"), num, runs: &finished, beside: None })?;
-    let of_share = |runs: &[Usage], share| runs.iter().map(|run| run.of_share(share)).collect::<Vec<_>>();
-    for ((layout, files), runs) in workload.layouts.iter().zip(&files).zip(&ours) {
-        let raw = of_share(&raw, layout.share);
-        let name = format!("{}: shipper", layout.name);
-        report.add(Row { name, num: files.num_events, runs, beside: Some(("kcat -P", &raw)) })?;
+    let raw = Side::new(name("kcat -P"), whole.num_lines, || tasks.kcat(&lines, &[], whole.num_lines));
+    let mut sides = vec![raw];
+    for (layout, files) in workload.layouts.iter().zip(&files) {
+        sides.push(Side::new(format!("{}: shipper", layout.name), files.num_events, || {
+            let (usage, topic) = tasks.ship(&workload.input, files)?;
+            tasks.delete(&topic)?;
+            Ok(usage)
+        }));
     }
-    for at in 1..files.len() {
-        let [fewer, more] = [&workload.layouts[at - 1], &workload.layouts[at]];
-        if fewer.num_files == more.num_files {
-            let runs: Vec<_> = ours[at].iter().zip(&ours[at - 1]).map(|(more, fewer)| more.beyond(fewer)).collect();
-            let first = of_share(&ours[0], (more.share - fewer.share) / workload.layouts[0].share);
-            let name = format!("{}: shipper, each record more than before", more.name);
-            let num = files[at].num_events - files[at - 1].num_events;
-            report.add(Row { name, num, runs: &runs, beside: Some((workload.layouts[0].name, &first)) })?;
+    let finished = name("kcat -P -K, finished records");
+    sides.push(Side::new(finished, num_events, || tasks.kcat(&records, &["-K", "\t"], num_events)));
+    for peer in &peers {
+        sides.push(Side::new(name(peer.name()), few.num_events, || {
+            let topic = tasks.topic()?;
+            let usage = peer.ship(kafka, &few.dir.join("0.log"), &topic, few.num_events, dir)?;
+            kafka.delete_topic(&topic)?;
+            Ok(usage)
+        }));
+    }
+    measure::in_turns(plan.num_runs, &mut sides)?;
+
+    report.side(&sides[0], None)?;
+    for side in &sides[1..] {
+        let share = side.num as f64 / num_events as f64;
+        report.side(side, Some(Yardstick { name: "kcat -P", runs: &sides[0].runs, share }))?;
+    }
+    let ours = &sides[1..=files.len()];
+    for (layouts, sides) in workload.layouts.windows(2).zip(ours.windows(2)) {
+        let (few, many) = (&sides[0], &sides[1]);
+        if layouts[0].num_files == layouts[1].num_files {
+            let runs: Vec<_> = many.runs.iter().zip(&few.runs).map(|(many, few)| many.beyond(few)).collect();
+            let (name, num) = (format!("{}, each record more than before", many.name), many.num - few.num);
+            let share = num as f64 / ours[0].num as f64;
+            report.runs(&name, num, &runs, Some(Yardstick { name: &ours[0].name, runs: &ours[0].runs, share }))?;
         }
-    }
-    let raw = of_share(&raw, 1.0 / PEERS_PART as f64);
-    for (files, (peer, runs)) in few.iter().cycle().zip(peers.iter().zip(&theirs)) {
-        let name = name(peer.name());
-        report.add(Row { name, num: files.num_events, runs, beside: Some(("kcat -P", &raw)) })?;
     }
     report.note(&format!("{} of {} bytes", workload.name, whole.num_bytes / whole.num_lines));
     Ok(())
 }
 
-struct Sides<'a> {
+struct Tasks<'a> {
     kafka: &'a Kafka,
     dir: &'a Path,
-    number: u32,
+    /// Of the last topic.
+    number: Cell<u32>,
 }
 
-impl Sides<'_> {
-    fn topic(&mut self) -> Result<String> {
-        self.number += 1;
-        let topic = format!("bench-{}-{}", self.dir.file_name().unwrap_or_default().to_string_lossy(), self.number);
+impl Tasks<'_> {
+    fn topic(&self) -> Result<String> {
+        self.number.set(self.number.get() + 1);
+        let workload = self.dir.file_name().unwrap_or_default().to_string_lossy();
+        let topic = format!("bench-{workload}-{}", self.number.get());
         self.kafka.create_topic(&topic, NUM_PARTITIONS, &[])?;
         Ok(topic)
     }
@@ -132,7 +126,7 @@ impl Sides<'_> {
         Ok(())
     }
 
-    fn kcat(&mut self, file: &Path, args: &[&str], num: u64) -> Result<Usage> {
+    fn kcat(&self, file: &Path, args: &[&str], num: u64) -> Result<Usage> {
         let topic = self.topic()?;
         let mut command = Command::new("kcat");
         command.args(["-P", "-b", self.kafka.bootstrap(), "-t", &topic]);
@@ -146,19 +140,19 @@ impl Sides<'_> {
         Ok(usage)
     }
 
-    fn shipper(&mut self, input: &Value, files: &Files) -> Result<(Usage, String)> {
+    fn ship(&self, input: &Value, files: &Files) -> Result<(Usage, String)> {
         let topic = self.topic()?;
         let mut input = input.clone();
         input["id"] = "app".into();
         input["paths"] = json!([files.dir.join("*.log")]);
         input["fields"] = json!({"service.name": "checkout"});
-        let state = self.dir.join(format!("state-{}", self.number));
+        let state = self.dir.join(format!("state-{}", self.number.get()));
         let config = json!({
             "inputs": [input],
             "kafka": {"brokers": [self.kafka.bootstrap()], "topic": topic},
             "data_dir": state,
             // Another host each time: the ledger would tell the next run that all is sent.
-            "host": {"id": format!("bench-{}", self.number)},
+            "host": {"id": format!("bench-{}", self.number.get())},
             "admin": {"listen": "127.0.0.1:0"},
         });
         let path = self.dir.join("shipper.yaml");
