@@ -39,7 +39,7 @@ demo-monitoring: bootstrap servers ## Ten hosts and four faults: what the page, 
 test: export TESTS := 1
 test: check servers ## Checks, then tests the programs end to end on a real Kafka and a real Elasticsearch
 	$(CARGO) build $(ALL) --bins --test end_to_end
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} $(CARGO) test $(ALL) --test end_to_end
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-8} $(CARGO) test $(ALL) --test end_to_end
 
 test-heavy: bootstrap servers ## The long faults on top of `make test`: a hundred kills, long outages, a minute of fuzzing for each parser
 	$(CARGO) build $(ALL) --bins --test heavy
