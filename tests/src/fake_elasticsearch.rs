@@ -104,6 +104,8 @@ struct State {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counted {
     pub num: u64,
+    /// Those among them whose id Elasticsearch would make up.
+    pub num_without_id: u64,
     /// When the first and the last request with some had been read.
     pub times: Option<(Instant, Instant)>,
 }
@@ -463,19 +465,21 @@ fn bulk(shared: &Arc<Shared>, request: &Request) -> Result<Option<Reply>> {
 fn count(shared: &Shared, request: &Request) -> Result<Reply> {
     let body = request.unpacked()?;
     let mut items = String::with_capacity(body.len() / 4);
-    let mut num = 0;
+    let (mut num, mut num_without_id) = (0, 0);
     for action in body.split(|byte| *byte == b'\n').step_by(2).filter(|line| !line.is_empty()) {
         let action = std::str::from_utf8(action)?.trim_end();
         let id = action.split_once(r#""_id":""#).and_then(|(_, id)| id.strip_suffix("\"}}"));
         items += if num == 0 { "" } else { "," };
         items += if action.contains(r#""create""#) { r#"{"create":{"_id":""# } else { r#"{"index":{"_id":""# };
         items += id.unwrap_or("made-up");
+        num_without_id += u64::from(id.is_none());
         items += r#"","status":201}}"#;
         num += 1;
     }
     let mut counted = shared.counted.lock().unwrap_or_else(PoisonError::into_inner);
     let now = Instant::now();
     counted.num += num;
+    counted.num_without_id += num_without_id;
     counted.times = Some((counted.times.map_or(now, |(first, _)| first), now));
     Ok((200, Vec::new(), format!(r#"{{"errors":false,"items":[{items}]}}"#)))
 }

@@ -6,6 +6,8 @@
 //!             process    kafka    process    elasticsearch
 //! ```
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 pub mod differential;
 pub mod elasticsearch;
 pub mod fake_elasticsearch;
@@ -39,3 +41,8 @@ pub mod demo;
 pub mod wait;
 mod wire;
 pub mod writer;
+
+/// What a thread that panicked left is looked at, too: the panic itself fails the test.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -3,12 +3,12 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::wait;
+use crate::{lock, wait};
 
 const TICK: Duration = Duration::from_millis(10);
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -152,10 +152,6 @@ impl Shared {
     fn is_over(&self) -> bool {
         self.is_over.load(Ordering::SeqCst)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {

@@ -1,12 +1,13 @@
 //! Between the indexer and a node: notes for each line when the bulk request that it was in is answered.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use memchr::memmem;
 
 use super::delay::{Delay, now_us};
+use crate::lock;
 use crate::proxy::{Observer, Proxy};
 
 /// What stands before the time of a line, in microseconds since the epoch.
@@ -38,10 +39,6 @@ impl Answers {
     pub(super) fn take(&self) -> Vec<Delay> {
         std::mem::take(&mut lock(&self.delays))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The lines of the request on one connection that is not answered yet: requests are answered one after the other.

@@ -14,10 +14,10 @@ use anyhow::{Context, Result, ensure};
 use rdkafka::Message as _;
 use serde_json::{Value, json};
 
-use super::Plan;
 use super::answers::Answers;
 use super::measure::Measured;
 use super::report::Report;
+use super::{Plan, kcat_producer};
 use crate::elasticsearch::{self, Elasticsearch};
 use crate::kafka::{Kafka, KafkaClient};
 use crate::process::{Launch, built};
@@ -101,9 +101,9 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     let log = dir.join("app.log");
     fs::write(&log, "")?;
     let kcat = Launch::program("tail | kcat", "sh", &dir.join("kcat.out"))
-        .args(["-c", r#"tail -n +1 -F "$0" | kcat -P -b "$1" -t "$2" -X acks=all -X enable.idempotence=true -X compression.codec=lz4"#])
+        .args(["-c", r#"tail -n +1 -F "$0" | kcat "$@""#])
         .arg(&log)
-        .args([kafka.bootstrap(), KCAT_TOPIC])
+        .args(kcat_producer(kafka, KCAT_TOPIC))
         .start()?;
 
     let is_over = AtomicBool::new(false);
@@ -143,7 +143,10 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     ages.retain(|age| runs.iter().any(|run| run.contains(&age.written_us) && run.contains(&age.until_us())));
     let of_runs = |delays: &[Delay]| -> Vec<Vec<Duration>> {
         let of_run = |run: &Range<u64>| {
-            delays.iter().filter(|delay| run.contains(&delay.written_us)).map(|delay| delay.waited).collect()
+            let of_run = delays.iter().filter(|delay| run.contains(&delay.written_us));
+            let mut waited: Vec<_> = of_run.map(|delay| delay.waited).collect();
+            waited.sort();
+            waited
         };
         runs.iter().map(of_run).collect()
     };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
-use crate::process::{cpu_time, status_kib};
+use crate::process::{cpu_time, last_lines, status_kib};
 
 /// What one run took.
 #[derive(Clone, Copy, Debug)]
@@ -156,9 +156,7 @@ pub fn run(command: Command, log: &Path) -> Result<Usage> {
 
 /// The last lines of a log, for a message.
 pub fn tail(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
+    last_lines(&fs::read_to_string(log).unwrap_or_default())
 }
 
 /// Whether a program is on the path.

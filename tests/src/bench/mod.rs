@@ -48,6 +48,12 @@ impl Plan {
     }
 }
 
+/// How the yardstick is to write a topic: as safely as the shipper.
+fn kcat_producer<'a>(kafka: &'a Kafka, topic: &'a str) -> [&'a str; 11] {
+    let (brokers, idempotence) = (kafka.bootstrap(), "enable.idempotence=true");
+    ["-P", "-b", brokers, "-t", topic, "-X", "acks=all", "-X", idempotence, "-X", "compression.codec=lz4"]
+}
+
 /// Measures, prints, and stores the report in `into` unless only parts were asked for.
 ///
 /// # Errors

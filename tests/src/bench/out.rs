@@ -14,7 +14,7 @@ use super::measure::{self, Measured, Side, Usage};
 use super::peers::Peer;
 use super::report::{Report, Yardstick};
 use super::workload::Workload;
-use crate::fake_elasticsearch::FakeElasticsearch;
+use crate::fake_elasticsearch::{Counted, FakeElasticsearch};
 use crate::kafka::Kafka;
 use crate::process::built;
 use crate::{scratch, wait};
@@ -53,19 +53,19 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
                 let (first, last) = server.counted().times.context("the time it took")?;
                 Ok(last - first)
             })?;
-            let came = server.counted().num;
+            let Counted { num: came, num_without_id, .. } = server.counted();
             ensure!(came == num, "{came} documents came instead of {num}");
+            ensure!(num_without_id == 0, "{num_without_id} documents came without an id");
             Ok(usage)
         }));
     }
-    let num_ours = sides.len();
     for peer in &peers {
         let name = format!("{}, null bulk server", peer.name());
         sides.push(Side::new(name, few, || peer.index(kafka, FEW_TOPIC, &server, few, &dir)));
     }
     measure::in_turns(plan.num_runs, &mut sides)?;
     for (n, side) in sides.iter().enumerate() {
-        let share = if n < num_ours { 1.0 } else { few as f64 / num as f64 };
+        let share = side.num as f64 / num as f64;
         let yardstick = Yardstick { name: &sides[0].name, runs: &sides[0].runs, share };
         report.side(side, Some(yardstick).filter(|_| n > 0))?;
     }

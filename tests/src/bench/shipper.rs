@@ -12,11 +12,11 @@ use millrace_common::ledger;
 use rdkafka::Message as _;
 use serde_json::{Value, json};
 
-use super::Plan;
 use super::measure::{self, Side, Usage};
 use super::peers::Peer;
 use super::report::{Report, Yardstick};
 use super::workload::{Files, Layout, Workload};
+use super::{Plan, kcat_producer};
 use crate::kafka::Kafka;
 use crate::process::built;
 use crate::scratch;
@@ -129,11 +129,7 @@ impl Tasks<'_> {
     fn kcat(&self, file: &Path, args: &[&str], num: u64) -> Result<Usage> {
         let topic = self.topic()?;
         let mut command = Command::new("kcat");
-        command.args(["-P", "-b", self.kafka.bootstrap(), "-t", &topic]);
-        for option in ["acks=all", "enable.idempotence=true", "compression.codec=lz4"] {
-            command.args(["-X", option]);
-        }
-        command.args(args).arg("-l").arg(file);
+        command.args(kcat_producer(self.kafka, &topic)).args(args).arg("-l").arg(file);
         let usage = measure::run(command, &self.dir.join("kcat.log"))?;
         self.ensure_all(&topic, num)?;
         self.kafka.delete_topic(&topic)?;

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
 use super::tally::Tally;
+use crate::lock;
 use crate::writer::{RotatingFile, timestamp};
 
 const TICK: Duration = Duration::from_millis(10);
@@ -97,10 +98,6 @@ impl App {
         let written = Arc::into_inner(self.written).context("the application still holds its ledger")?;
         Ok(written.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One slow request of the web shop, to be found again by its id: it goes on while a program is killed.

@@ -161,11 +161,14 @@ impl Process {
 
     /// The last lines of its output, for a message.
     pub fn log_tail(&self) -> String {
-        let output = self.output();
-        let lines: Vec<&str> = output.lines().collect();
-        let tail = lines[lines.len().saturating_sub(30)..].join("\n");
-        format!("--- end of the log of {}:\n{tail}\n---", self.name)
+        format!("--- end of the log of {}:\n{}\n---", self.name, last_lines(&self.output()))
     }
+}
+
+/// As much of a log as a message takes.
+pub fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
 /// CPU time used so far by all threads of a process, user and system; also of one that ended and was not waited for.
