@@ -240,18 +240,18 @@ impl Rig {
     ///
     /// # Errors
     ///
-    /// With the verdict, if that does not come within `limit`.
+    /// With the verdict, if no more records come for `limit`, or the lines are not whole `limit` after as many records came.
     pub fn wait_until_whole(&self, limit: Duration) -> Result<()> {
-        let started = Instant::now();
         let num_written = self.written.len() as u64;
         // Counting is cheap, judging is not.
-        while started.elapsed() < limit && self.num_records()? < num_written {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let counted = wait::until_none_left("the lines to come into the topic", limit, || {
+            Ok(num_written.saturating_sub(self.num_records()?))
+        });
+        let started = Instant::now();
         loop {
             let checked = self.verdict()?.check();
-            if checked.is_ok() || started.elapsed() >= limit {
-                return checked.with_context(|| format!("after {:?}", started.elapsed()));
+            if checked.is_ok() || counted.is_err() || started.elapsed() >= limit {
+                return checked.and(counted);
             }
             std::thread::sleep(Duration::from_millis(100));
         }

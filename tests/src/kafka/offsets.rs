@@ -98,13 +98,9 @@ impl KafkaClient {
     ///
     /// # Errors
     ///
-    /// If it has not within `limit`; the message gives the lag then.
+    /// If it stands still for `limit` before that; the message gives the lag then.
     pub fn wait_no_lag(&self, group: &str, topic: &str, limit: Duration) -> Result<()> {
-        let mut lag = 0;
-        wait::until_true("the group's last commit", limit, || {
-            lag = self.lag(group, topic)?;
-            Ok(lag == 0)
-        })
-        .with_context(|| format!("group `{group}` is {lag} records behind on `{topic}`"))
+        let what = format!("the last commit of group `{group}` on `{topic}`");
+        wait::until_none_left(&what, limit, || Ok(self.lag(group, topic)?.unsigned_abs()))
     }
 }
