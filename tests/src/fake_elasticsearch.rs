@@ -6,7 +6,7 @@ use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use openssl::ssl::{SslAcceptor, SslAcceptorBuilder, SslFiletype, SslMethod, SslVerifyMode};
 use serde_json::{Value, json};
 
+use crate::lock;
 use crate::wire::Request;
 
 /// One document of a bulk request.
@@ -112,8 +113,8 @@ pub struct Counted {
 
 struct Shared {
     state: Mutex<State>,
-    /// Documents are counted here and not looked at, if asked for.
-    only_counts: AtomicBool,
+    /// Documents are counted and not looked at, if asked for, and answered after this time.
+    only_counts: Mutex<Option<Duration>>,
     counted: Mutex<Counted>,
     is_stopped: AtomicBool,
     tls: Option<Mutex<SslAcceptor>>,
@@ -149,7 +150,7 @@ impl FakeElasticsearch {
     /// Shows another certificate to the connections to come.
     pub fn replace_certificate(&self, certificate: &Path, key: &Path) -> Result<()> {
         let tls = self.shared.tls.as_ref().context("it speaks no TLS")?;
-        *tls.lock().unwrap_or_else(PoisonError::into_inner) = acceptor(certificate, key)?.build();
+        *lock(tls) = acceptor(certificate, key)?.build();
         Ok(())
     }
 
@@ -170,7 +171,7 @@ impl FakeElasticsearch {
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
-            only_counts: AtomicBool::new(false),
+            only_counts: Mutex::default(),
             counted: Mutex::default(),
             is_stopped: AtomicBool::new(false),
             tls,
@@ -234,15 +235,16 @@ impl FakeElasticsearch {
         self.state().keeps_only_ids = true;
     }
 
-    /// From now on documents are only counted, from 0, and answered as created one by one: for measurements.
-    pub fn only_count(&self) {
-        *self.shared.counted.lock().unwrap_or_else(PoisonError::into_inner) = Counted::default();
-        self.shared.only_counts.store(true, Ordering::SeqCst);
+    /// From now on documents are only counted, from 0, and answered as created one by one, each request after `pause`: for
+    /// measurements.
+    pub fn only_count(&self, pause: Duration) {
+        *lock(&self.shared.counted) = Counted::default();
+        *lock(&self.shared.only_counts) = Some(pause);
     }
 
     /// The documents that were only counted.
     pub fn counted(&self) -> Counted {
-        *self.shared.counted.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.shared.counted)
     }
 
     /// All bulk requests so far.
@@ -308,7 +310,7 @@ impl Drop for FakeElasticsearch {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -335,7 +337,7 @@ fn accept(shared: Arc<Shared>, listener: TcpListener) -> JoinHandle<()> {
                 let _ = match &shared.tls {
                     None => serve(&shared, connection),
                     Some(tls) => {
-                        let tls = tls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                        let tls = lock(tls).clone();
                         tls.accept(connection).map_err(Into::into).and_then(|tls| serve(&shared, tls))
                     }
                 };
@@ -349,9 +351,13 @@ fn serve(shared: &Arc<Shared>, stream: impl Read + Write) -> Result<()> {
     let mut reader = BufReader::new(stream);
     while let Some(request) = Request::read(&mut reader)? {
         let path = request.path.split('?').next().unwrap_or_default().trim_matches('/').to_owned();
-        let reply = match path.as_str() {
-            "_bulk" if shared.only_counts.load(Ordering::SeqCst) => Some(count(shared, &request)?),
-            "_bulk" => bulk(shared, &request)?,
+        let pause = *lock(&shared.only_counts);
+        let reply = match (path.as_str(), pause) {
+            ("_bulk", Some(pause)) => {
+                thread::sleep(pause);
+                Some(count(shared, &request)?)
+            }
+            ("_bulk", None) => bulk(shared, &request)?,
             _ => Some(other(shared, &request, &path)),
         };
         let Some((status, headers, body)) = reply else {
@@ -476,7 +482,7 @@ fn count(shared: &Shared, request: &Request) -> Result<Reply> {
         items += r#"","status":201}}"#;
         num += 1;
     }
-    let mut counted = shared.counted.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut counted = lock(&shared.counted);
     let now = Instant::now();
     counted.num += num;
     counted.num_without_id += num_without_id;

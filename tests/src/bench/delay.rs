@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::answers::Answers;
 use super::measure::Measured;
 use super::report::Report;
-use super::{Plan, kcat_producer};
+use super::{Plan, kcat_producer, out};
 use crate::elasticsearch::{self, Elasticsearch};
 use crate::kafka::{Kafka, KafkaClient};
 use crate::process::{Launch, built};
@@ -54,41 +54,79 @@ pub(super) fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
+/// What both programs are told beside the necessary.
+struct Setting {
+    name: &'static str,
+    /// Of the shipper: `kafka.options`.
+    kafka: Value,
+    /// Of the indexer: `bulk`.
+    bulk: Value,
+}
+
+/// As they come, and as docs/operations.md has it for those who cannot wait.
+fn settings() -> [Setting; 2] {
+    [
+        Setting { name: "", kafka: json!({}), bulk: json!({}) },
+        Setting { name: ", low latency", kafka: json!({"linger.ms": 5}), bulk: json!({"max_delay": "100ms"}) },
+    ]
+}
+
 pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result<()> {
     if !plan.wants("delay") {
         return Ok(());
     }
-    let dir = scratch::dir("bench-delay")?;
     // What earlier parts wrote would have the node wait for the disk.
     rustix::fs::sync();
+    let node = Elasticsearch::start(&elasticsearch::Options { is_brief: false, ..elasticsearch::Options::default() })?;
+    let yardstick = "tail -F, kcat -P";
+    for setting in settings() {
+        let Delays { ours, kcats, answered, ages } = one(plan, kafka, &node, &setting)?;
+        let name = setting.name;
+        report.delays(&format!("write to the end of the topic, per line: {yardstick}"), &kcats, None)?;
+        report.delays(
+            &format!("write to the end of the topic, per line: shipper{name}"),
+            &ours,
+            Some((yardstick, &kcats)),
+        )?;
+        report.delays(&format!("write to the answer of its bulk request, per line{name}"), &answered, None)?;
+        report.delays(&format!("age of the newest line that a search finds{name}"), &ages, None)?;
+    }
+    Ok(())
+}
+
+/// Of each run, sorted.
+struct Delays {
+    ours: Vec<Vec<Duration>>,
+    kcats: Vec<Vec<Duration>>,
+    answered: Vec<Vec<Duration>>,
+    ages: Vec<Vec<Duration>>,
+}
+
+fn one(plan: &Plan, kafka: &Kafka, node: &Elasticsearch, setting: &Setting) -> Result<Delays> {
+    let dir = scratch::dir("bench-delay")?;
     for topic in [TOPIC, KCAT_TOPIC] {
         kafka.create_topic(topic, 4, &[])?;
     }
-    let node = Elasticsearch::start(&elasticsearch::Options { is_brief: false, ..elasticsearch::Options::default() })?;
     let settings = json!({"settings": {"number_of_replicas": 0, "refresh_interval": "1s"},
         "mappings": {"dynamic": "false", "properties": {"us": {"type": "long"}}}});
     node.call("PUT", "/bench-delay", Some(&settings))?;
+    let config = json!({
+        "inputs": [{"paths": [dir.join("*.log")], "format": "json"}],
+        "kafka": {"brokers": [kafka.bootstrap()], "topic": TOPIC, "options": setting.kafka},
+        "data_dir": dir.join("state"),
+        // Another host each time: what the ledger tells of the one before is not this one's.
+        "host": {"id": dir},
+        "admin": {"listen": "127.0.0.1:0"},
+    });
+    fs::write(dir.join("shipper.yaml"), config.to_string())?;
     let mut shipper = Command::new(built("shipper")?);
-    shipper
-        .args([
-            "run",
-            "--brokers",
-            kafka.bootstrap(),
-            "--topic",
-            TOPIC,
-            "--format",
-            "json",
-            "--admin-listen",
-            "127.0.0.1:0",
-        ])
-        .arg("--data-dir")
-        .arg(dir.join("state"))
-        .arg(dir.join("*.log"));
+    shipper.args(["run", "--config"]).arg(dir.join("shipper.yaml"));
     let shipper = Measured::start(shipper, &dir.join("shipper.out"))?;
     let answers = Answers::of(node.url().trim_start_matches("http://").parse().context("the address of the node")?)?;
     let config = json!({
-        "kafka": {"brokers": [kafka.bootstrap()], "topics": [TOPIC], "group": TOPIC},
+        "kafka": {"brokers": [kafka.bootstrap()], "topics": [TOPIC], "group": out::new_group()},
         "elasticsearch": {"hosts": [format!("http://{}", answers.addr())]},
+        "bulk": setting.bulk,
         "rules": [{"index": "bench-delay"}],
         "dead_letter": {"topic": "bench-dead-letters"},
         "admin": {"listen": "127.0.0.1:0"},
@@ -112,7 +150,7 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
         let is_over = &is_over;
         let arrivals = |topic| scope.spawn(move || arrivals(&KafkaClient::new(kafka.bootstrap()), topic, is_over));
         let (ours, kcats) = (arrivals(TOPIC), arrivals(KCAT_TOPIC));
-        let ages = scope.spawn(|| ages(&node, is_over));
+        let ages = scope.spawn(|| ages(node, is_over));
         let mut num_lines = 0;
         let mut write = |seconds, us: fn() -> u64| {
             let from_us = now_us();
@@ -150,21 +188,22 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
         };
         runs.iter().map(of_run).collect()
     };
-    let (ours, kcats, answered, ages) = (of_runs(&ours), of_runs(&kcats), of_runs(&answers.take()), of_runs(&ages));
-    for (what, runs) in [("came", &ours), ("came from kcat", &kcats), ("were answered", &answered)] {
+    let all = Delays {
+        ours: of_runs(&ours),
+        kcats: of_runs(&kcats),
+        answered: of_runs(&answers.take()),
+        ages: of_runs(&ages),
+    };
+    for (what, runs) in [("came", &all.ours), ("came from kcat", &all.kcats), ("were answered", &all.answered)] {
         for run in runs {
             ensure!(run.len() as u64 == NUM_LINES, "{} lines {what} instead of {NUM_LINES}", run.len());
         }
     }
-    let yardstick = "tail -F, kcat -P";
-    report.delays(&format!("write to the end of the topic, per line: {yardstick}"), &kcats, None)?;
-    report.delays("write to the end of the topic, per line: shipper", &ours, Some((yardstick, &kcats)))?;
-    report.delays("write to the answer of its bulk request, per line", &answered, None)?;
-    report.delays("age of the newest line that a search finds", &ages, None)?;
     for topic in [TOPIC, KCAT_TOPIC] {
         kafka.delete_topic(topic)?;
     }
-    Ok(())
+    node.call("DELETE", "/bench-delay", None)?;
+    Ok(all)
 }
 
 /// Appends lines that say when they were written, or 0 for those that are not measured.

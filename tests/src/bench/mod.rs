@@ -5,6 +5,7 @@
 
 mod answers;
 mod delay;
+mod growth;
 mod measure;
 mod node;
 pub mod out;
@@ -67,11 +68,18 @@ pub fn run(into: &Path) -> Result<()> {
     if !measure::is_installed("kcat") {
         bail!("kcat, the yardstick, is not installed: run BENCH=1 scripts/bootstrap");
     }
-    let kafka = Kafka::start(&kafka::Options { heap_mib: 1024, is_brief: false, ..kafka::Options::default() })?;
+    let kafka = Kafka::start(&kafka::Options {
+        heap_mib: 1024,
+        is_brief: false,
+        // Kafka's default: instances that start together join together.
+        settings: vec![("group.initial.rebalance.delay.ms".into(), "3000".into())],
+        ..kafka::Options::default()
+    })?;
     let mut report = Report::new(&plan)?;
     shipper::measure(&plan, &kafka, &mut report)?;
     rest::measure(&plan, &kafka, &mut report)?;
     out::measure(&plan, &kafka, &mut report)?;
+    growth::measure(&plan, &kafka, &mut report)?;
     node::measure(&plan, &kafka, &mut report)?;
     delay::measure(&plan, &kafka, &mut report)?;
     kafka.stop()?;

@@ -27,7 +27,7 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
         return Ok(());
     }
     let dir = scratch::dir("bench-node")?;
-    let num = fill(kafka, &dir, TOPIC, plan.num_records / 2)?;
+    let num = fill(kafka, &dir, TOPIC, 4, plan.num_records / 2)?;
     let bodies = bodies(kafka)?;
     let node = Elasticsearch::start(&elasticsearch::Options {
         heap_mib: 2048,
@@ -43,7 +43,9 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
             Ok(sent)
         }),
         Side::new("one node on the same machine: indexer", num, || {
-            let indexed = out::index(kafka, &dir, TOPIC, json!({"hosts": [node.url()]}), 1, || took(&node, num))?;
+            let settings = json!({"elasticsearch": {"hosts": [node.url()]}});
+            let group = out::Group { kafka, dir: &dir, topic: TOPIC, num_instances: 1, settings };
+            let indexed = group.run(|| took(&node, num))?;
             clear(&node, num)?;
             Ok(indexed)
         }),

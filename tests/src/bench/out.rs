@@ -23,12 +23,8 @@ const NUM_PARTITIONS: i32 = 4;
 const TOPIC: &str = "bench-out";
 /// What other collectors are given.
 const FEW_TOPIC: &str = "bench-out-few";
-/// Name, compression and number of instances.
-const OURS: [(&str, &str, usize); 3] = [
-    ("indexer, null bulk server", "none", 1),
-    ("indexer, null bulk server, gzip", "gzip", 1),
-    ("2 instances of the indexer, null bulk server", "none", 2),
-];
+/// Name and compression.
+const OURS: [(&str, &str); 2] = [("indexer, null bulk server", "none"), ("indexer, null bulk server, gzip", "gzip")];
 /// So many times the records of the first workload: what a start takes is little of the whole.
 const FACTOR: u64 = 3;
 pub(super) const PATIENCE: Duration = Duration::from_secs(600);
@@ -38,25 +34,16 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
         return Ok(());
     }
     let dir = scratch::dir("bench-out")?;
-    let num = fill(kafka, &dir, TOPIC, FACTOR * plan.num_records)?;
+    let num = fill(kafka, &dir, TOPIC, NUM_PARTITIONS, FACTOR * plan.num_records)?;
     let peers = Peer::all()?;
-    let few = if peers.is_empty() { 0 } else { fill(kafka, &dir, FEW_TOPIC, plan.num_records / 2)? };
+    let few = if peers.is_empty() { 0 } else { fill(kafka, &dir, FEW_TOPIC, NUM_PARTITIONS, plan.num_records / 2)? };
     let server = FakeElasticsearch::start()?;
     let mut sides = vec![Side::new("kcat -C", num, || read(kafka, &dir))];
-    for (name, compression, num_instances) in OURS {
+    for (name, compression) in OURS {
         let (server, dir) = (&server, &dir);
         sides.push(Side::new(name, num, move || {
-            server.only_count();
-            let elasticsearch = json!({"hosts": [server.url()], "compression": compression});
-            let usage = index(kafka, dir, TOPIC, elasticsearch, num_instances, || {
-                wait::until_true("all is indexed", PATIENCE, || Ok(server.counted().num >= num))?;
-                let (first, last) = server.counted().times.context("the time it took")?;
-                Ok(last - first)
-            })?;
-            let Counted { num: came, num_without_id, .. } = server.counted();
-            ensure!(came == num, "{came} documents came instead of {num}");
-            ensure!(num_without_id == 0, "{num_without_id} documents came without an id");
-            Ok(usage)
+            let settings = json!({"elasticsearch": {"hosts": [server.url()], "compression": compression}});
+            Group { kafka, dir, topic: TOPIC, num_instances: 1, settings }.count(server, Duration::ZERO, num)
         }));
     }
     for peer in &peers {
@@ -76,16 +63,16 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     kafka.delete_topic(TOPIC)
 }
 
-/// Lets the shipper fill the topic, and returns how many records it holds.
-pub(super) fn fill(kafka: &Kafka, dir: &Path, topic: &str, num_records: u64) -> Result<u64> {
-    kafka.create_topic(topic, NUM_PARTITIONS, &[])?;
+/// Lets the shipper fill a new topic, and returns how many records it holds.
+pub(super) fn fill(kafka: &Kafka, dir: &Path, topic: &str, num_partitions: i32, num_records: u64) -> Result<u64> {
+    kafka.create_topic(topic, num_partitions, &[])?;
     // Several, so that all partitions fill.
     let files = Workload::named("json lines").write(dir.join("logs"), 100, num_records)?;
     let mut command = Command::new(built("shipper")?);
     command
         .args(["run", "--until", "eof", "--brokers", kafka.bootstrap(), "--topic", topic, "--format", "json"])
         .arg("--data-dir")
-        .arg(dir.join("state"))
+        .arg(dir.join(topic))
         .arg(files.dir.join("*.log"));
     measure::run(command, &dir.join("shipper.log"))?;
     fs::remove_dir_all(&files.dir)?;
@@ -126,44 +113,67 @@ pub fn template() -> Value {
     })
 }
 
-/// Runs instances of the indexer until `all_came` returns, with the time that its documents took, and all is committed. CPU is that of
-/// all, memory that of the largest.
-pub(super) fn index(
-    kafka: &Kafka,
-    dir: &Path,
-    topic: &str,
-    elasticsearch: Value,
-    num_instances: usize,
-    all_came: impl FnOnce() -> Result<Duration>,
-) -> Result<Usage> {
-    let group = &new_group();
-    let templates = dir.join("templates");
-    fs::create_dir_all(&templates)?;
-    fs::write(templates.join("bench.json"), template().to_string())?;
-    let config = json!({
-        "kafka": {"brokers": [kafka.bootstrap()], "topics": [topic], "group": group},
-        "elasticsearch": elasticsearch,
-        "templates": {"dir": templates, "apply": true},
-        "rules": [{"index": "bench-logs", "unmapped": "fold", "fold_into": "attrs"}],
-        "dead_letter": {"topic": "bench-dead-letters"},
-        "admin": {"listen": "127.0.0.1:0"},
-    });
-    let path = dir.join("indexer.yaml");
-    fs::write(&path, config.to_string())?;
-    let start = |n| {
-        let mut command = Command::new(built("indexer")?);
-        command.args(["run", "--config"]).arg(&path);
-        Measured::start(command, &dir.join(format!("indexer-{n}.log")))
-    };
-    let instances = (0..num_instances).map(start).collect::<Result<Vec<_>>>()?;
-    let log = || measure::tail(&dir.join("indexer-0.log"));
-    let wall = all_came().with_context(log)?;
-    wait::until_true("all is committed", PATIENCE, || Ok(kafka.lag(group, topic)? == 0)).with_context(log)?;
-    let mut all = Usage { wall, cpu: Duration::ZERO, peak_rss_bytes: 0 };
-    for instance in instances {
-        let usage = instance.stop()?;
-        all.cpu += usage.cpu;
-        all.peak_rss_bytes = all.peak_rss_bytes.max(usage.peak_rss_bytes);
+/// Instances of the indexer that read a topic from its beginning.
+pub(super) struct Group<'a> {
+    pub kafka: &'a Kafka,
+    pub dir: &'a Path,
+    pub topic: &'a str,
+    pub num_instances: usize,
+    /// Sections of the configuration.
+    pub settings: Value,
+}
+
+impl Group<'_> {
+    /// To a server that only counts `num` documents, and answers each request after `pause`. The time is that from the first
+    /// documents there to the last.
+    pub fn count(&self, server: &FakeElasticsearch, pause: Duration, num: u64) -> Result<Usage> {
+        server.only_count(pause);
+        let usage = self.run(|| {
+            wait::until_true("all is indexed", PATIENCE, || Ok(server.counted().num >= num))?;
+            let (first, last) = server.counted().times.context("the time it took")?;
+            Ok(last - first)
+        })?;
+        let Counted { num: came, num_without_id, .. } = server.counted();
+        ensure!(came == num, "{came} documents came instead of {num}");
+        ensure!(num_without_id == 0, "{num_without_id} documents came without an id");
+        Ok(usage)
     }
-    Ok(all)
+
+    /// Until `all_came` returns, with the time that the documents took, and all is committed. CPU is that of all instances, memory
+    /// that of the largest.
+    pub fn run(&self, all_came: impl FnOnce() -> Result<Duration>) -> Result<Usage> {
+        let Self { kafka, dir, topic, num_instances, settings } = self;
+        let group = &new_group();
+        let templates = dir.join("templates");
+        fs::create_dir_all(&templates)?;
+        fs::write(templates.join("bench.json"), template().to_string())?;
+        let mut config = json!({
+            "kafka": {"brokers": [kafka.bootstrap()], "topics": [topic], "group": group},
+            "templates": {"dir": templates, "apply": true},
+            "rules": [{"index": "bench-logs", "unmapped": "fold", "fold_into": "attrs"}],
+            "dead_letter": {"topic": "bench-dead-letters"},
+            "admin": {"listen": "127.0.0.1:0"},
+        });
+        for (section, value) in settings.as_object().into_iter().flatten() {
+            config[section] = value.clone();
+        }
+        let path = dir.join("indexer.yaml");
+        fs::write(&path, config.to_string())?;
+        let start = |n| {
+            let mut command = Command::new(built("indexer")?);
+            command.args(["run", "--config"]).arg(&path);
+            Measured::start(command, &dir.join(format!("indexer-{n}.log")))
+        };
+        let instances = (0..*num_instances).map(start).collect::<Result<Vec<_>>>()?;
+        let log = || measure::tail(&dir.join("indexer-0.log"));
+        let wall = all_came().with_context(log)?;
+        wait::until_true("all is committed", PATIENCE, || Ok(kafka.lag(group, topic)? == 0)).with_context(log)?;
+        let mut all = Usage { wall, cpu: Duration::ZERO, peak_rss_bytes: 0 };
+        for instance in instances {
+            let usage = instance.stop()?;
+            all.cpu += usage.cpu;
+            all.peak_rss_bytes = all.peak_rss_bytes.max(usage.peak_rss_bytes);
+        }
+        Ok(all)
+    }
 }

@@ -40,7 +40,7 @@ impl Side {
         let lanes = if is_each { Lanes::new(name, &all, "", "")? } else { Lanes::of_one_rule(name, &all)? };
         lanes.rig.reconfigure("max_delay: 100ms", "max_delay: 1s")?;
         names.iter().try_for_each(|name| lanes.create(name))?;
-        lanes.rig.fake.only_count();
+        lanes.rig.fake.only_count(Duration::ZERO);
         Ok(Self { lanes, names, num: 0 })
     }
 
