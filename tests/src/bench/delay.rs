@@ -57,6 +57,8 @@ pub(super) fn now_us() -> u64 {
 /// What both programs are told beside the necessary.
 struct Setting {
     name: &'static str,
+    /// For the name of the yardstick, which has the same lines in the same minutes.
+    beside: &'static str,
     /// Of the shipper: `kafka.options`.
     kafka: Value,
     /// Of the indexer: `bulk`.
@@ -66,8 +68,13 @@ struct Setting {
 /// As they come, and as docs/operations.md has it for those who cannot wait.
 fn settings() -> [Setting; 2] {
     [
-        Setting { name: "", kafka: json!({}), bulk: json!({}) },
-        Setting { name: ", low latency", kafka: json!({"linger.ms": 5}), bulk: json!({"max_delay": "100ms"}) },
+        Setting { name: "", beside: "", kafka: json!({}), bulk: json!({}) },
+        Setting {
+            name: ", low latency",
+            beside: ", beside low latency",
+            kafka: json!({"linger.ms": 5}),
+            bulk: json!({"max_delay": "100ms"}),
+        },
     ]
 }
 
@@ -82,7 +89,11 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     for setting in settings() {
         let Delays { ours, kcats, answered, ages } = one(plan, kafka, &node, &setting)?;
         let name = setting.name;
-        report.delays(&format!("write to the end of the topic, per line: {yardstick}"), &kcats, None)?;
+        report.delays(
+            &format!("write to the end of the topic, per line: {yardstick}{}", setting.beside),
+            &kcats,
+            None,
+        )?;
         report.delays(
             &format!("write to the end of the topic, per line: shipper{name}"),
             &ours,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::Plan;
@@ -41,7 +41,7 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
         }));
     }
     measure::in_turns(plan.num_runs, &mut sides)?;
-    let (one, more) = sides.split_first().expect("cases");
+    let (one, more) = sides.split_first().context("no cases")?;
     report.side(one, None)?;
     for side in more {
         report.side(side, Some(Yardstick { name: &one.name, runs: &one.runs, share: 1.0 }))?;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Plan;
 use super::measure::{self, Side, Usage};
-use super::out::{self, PATIENCE, fill};
+use super::out::{self, NUM_PARTITIONS, PATIENCE, fill};
 use super::report::{Report, Yardstick};
 use crate::elasticsearch::{self, Elasticsearch};
 use crate::kafka::Kafka;
@@ -27,7 +27,7 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
         return Ok(());
     }
     let dir = scratch::dir("bench-node")?;
-    let num = fill(kafka, &dir, TOPIC, 4, plan.num_records / 2)?;
+    let num = fill(kafka, &dir, TOPIC, NUM_PARTITIONS, plan.num_records / 2)?;
     let bodies = bodies(kafka)?;
     let node = Elasticsearch::start(&elasticsearch::Options {
         heap_mib: 2048,

@@ -19,7 +19,7 @@ use crate::kafka::Kafka;
 use crate::process::built;
 use crate::{scratch, wait};
 
-const NUM_PARTITIONS: i32 = 4;
+pub(super) const NUM_PARTITIONS: i32 = 4;
 const TOPIC: &str = "bench-out";
 /// What other collectors are given.
 const FEW_TOPIC: &str = "bench-out-few";

@@ -61,7 +61,8 @@ impl Report {
              is not counted; {} records, three times as many in the first workload. Median (least–most). CPU is that of the whole process, user and system.\n\
              Yardsticks: `kcat -P` with acks=all, idempotence and lz4, of lines as they are; `kcat -C` to /dev/null; finished bulk bodies, for which \
              CPU and memory are the node's. The indexer has three times the records at the null server, half of them at the node; its rate is that from \
-             the first documents there to the last.\n",
+             the first documents there to the last. Where instances are counted, each has two requests on their way, which the null server answers \
+             after 200 ms.\n",
             kib.div_ceil(1 << 20),
             plan.num_runs,
             plan.num_records,
