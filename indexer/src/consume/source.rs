@@ -132,7 +132,7 @@ impl Source {
         // The limit counts for each partition's queue, and one more response of `fetch.message.max.bytes` may come on top: of
         // compressed bytes, and unpacked they are many times as many.
         let share = prefetch / num_partitions.max(1) as u64;
-        let response = (share / 2).clamp(16 << 10, 1 << 20);
+        let response = (share / 2).clamp(16 << 10, 512 << 10);
         let fetch = response.min(256 << 10);
         let kbytes = (share.saturating_sub(response) >> 10).clamp(16, 64 << 10);
         kafka::set_default(&mut config, "queued.max.messages.kbytes", &kbytes.to_string());
