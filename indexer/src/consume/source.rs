@@ -129,12 +129,11 @@ impl Source {
     ) -> Result<Self, SourceError> {
         let mut config = kafka::consumer("indexer", &settings.brokers, &settings.group, &settings.options)
             .map_err(SourceError::Options)?;
-        // The limit counts for each partition's queue, and one more response of `fetch.message.max.bytes` may come on top: of
-        // compressed bytes, and unpacked they are many times as many.
+        // The limit counts for each partition's queue, and one more response may come on top: of compressed bytes, which unpacked
+        // are many times as many. So room is left for two, and none is longer than pays off.
         let share = prefetch / num_partitions.max(1) as u64;
-        let response = (share / 2).clamp(16 << 10, 512 << 10);
-        let fetch = response.min(256 << 10);
-        let kbytes = (share.saturating_sub(response) >> 10).clamp(16, 64 << 10);
+        let fetch = (share / 4).clamp(16 << 10, 256 << 10);
+        let kbytes = (share.saturating_sub(2 * fetch) >> 10).clamp(16, 64 << 10);
         kafka::set_default(&mut config, "queued.max.messages.kbytes", &kbytes.to_string());
         kafka::set_default(&mut config, "queued.min.messages", "1000000");
         kafka::set_default(&mut config, "fetch.message.max.bytes", &fetch.to_string());
