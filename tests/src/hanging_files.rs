@@ -8,9 +8,11 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
+
+use crate::lock;
 
 /// What becomes of reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,10 +117,6 @@ impl Drop for HangingFiles {
         let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
         let _ = fs::remove_dir(&self.dir);
     }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl State {

@@ -1,8 +1,10 @@
 //! What tests share while one of them uses it, and no longer: idle servers take time from the tests that run.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use anyhow::Result;
+
+use crate::lock;
 
 /// For a `static`.
 pub struct WhileUsed<T>(Mutex<Weak<T>>);
@@ -20,7 +22,7 @@ impl<T> WhileUsed<T> {
     ///
     /// As `start`.
     pub fn get(&self, start: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
-        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(&self.0);
         if let Some(used) = shared.upgrade() {
             return Ok(used);
         }

@@ -6,11 +6,13 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+
+use crate::lock;
 
 /// The name of one line: it stands in the line itself and is found again in whatever becomes of it,
 /// so it needs no parser that could be wrong in the same way as the program under test.
@@ -76,7 +78,7 @@ impl Written {
 
     /// The lines and their text, without line ends.
     pub fn lines(&self) -> MutexGuard<'_, BTreeMap<LineId, String>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lines)
     }
 }
 

@@ -56,9 +56,8 @@ pub(super) fn now_us() -> u64 {
 
 /// What both programs are told beside the necessary.
 struct Setting {
-    name: &'static str,
-    /// For the name of the yardstick, which has the same lines in the same minutes.
-    beside: &'static str,
+    /// Before what is measured with it.
+    label: &'static str,
     /// Of the shipper: `kafka.options`.
     kafka: Value,
     /// Of the indexer: `bulk`.
@@ -68,13 +67,8 @@ struct Setting {
 /// As they come, and as docs/operations.md has it for those who cannot wait.
 fn settings() -> [Setting; 2] {
     [
-        Setting { name: "", beside: "", kafka: json!({}), bulk: json!({}) },
-        Setting {
-            name: ", low latency",
-            beside: ", beside low latency",
-            kafka: json!({"linger.ms": 5}),
-            bulk: json!({"max_delay": "100ms"}),
-        },
+        Setting { label: "", kafka: json!({}), bulk: json!({}) },
+        Setting { label: "low latency: ", kafka: json!({"linger.ms": 5}), bulk: json!({"max_delay": "100ms"}) },
     ]
 }
 
@@ -88,19 +82,12 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     let yardstick = "tail -F, kcat -P";
     for setting in settings() {
         let Delays { ours, kcats, answered, ages } = one(plan, kafka, &node, &setting)?;
-        let name = setting.name;
-        report.delays(
-            &format!("write to the end of the topic, per line: {yardstick}{}", setting.beside),
-            &kcats,
-            None,
-        )?;
-        report.delays(
-            &format!("write to the end of the topic, per line: shipper{name}"),
-            &ours,
-            Some((yardstick, &kcats)),
-        )?;
-        report.delays(&format!("write to the answer of its bulk request, per line{name}"), &answered, None)?;
-        report.delays(&format!("age of the newest line that a search finds{name}"), &ages, None)?;
+        let label = setting.label;
+        let topic = format!("{label}write to the end of the topic, per line");
+        report.delays(&format!("{topic}: {yardstick}"), &kcats, None)?;
+        report.delays(&format!("{topic}: shipper"), &ours, Some((yardstick, &kcats)))?;
+        report.delays(&format!("{label}write to the answer of its bulk request, per line"), &answered, None)?;
+        report.delays(&format!("{label}age of the newest line that a search finds"), &ages, None)?;
     }
     Ok(())
 }

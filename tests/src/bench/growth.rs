@@ -17,6 +17,7 @@ use crate::scratch;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Of each instance, so that none has to find out how many are worth it.
 const REQUESTS: usize = 2;
+const PARTITIONS: [i32; 2] = [1, 4];
 /// Instances and partitions.
 const CASES: [(usize, i32); 4] = [(1, 4), (2, 4), (4, 4), (4, 1)];
 
@@ -27,7 +28,7 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     let dir = scratch::dir("bench-growth")?;
     let topic = |num_partitions: i32| format!("bench-growth-{num_partitions}");
     let mut num = 0;
-    for num_partitions in [1, 4] {
+    for num_partitions in PARTITIONS {
         num = fill(kafka, &dir, &topic(num_partitions), num_partitions, plan.num_records)?;
     }
     let server = FakeElasticsearch::start()?;
@@ -47,5 +48,5 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
         report.side(side, Some(Yardstick { name: &one.name, runs: &one.runs, share: 1.0 }))?;
     }
     drop(sides);
-    [1, 4].iter().try_for_each(|&num_partitions| kafka.delete_topic(&topic(num_partitions)))
+    PARTITIONS.iter().try_for_each(|&num_partitions| kafka.delete_topic(&topic(num_partitions)))
 }

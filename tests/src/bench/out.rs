@@ -167,7 +167,7 @@ impl Group<'_> {
         let instances = (0..*num_instances).map(start).collect::<Result<Vec<_>>>()?;
         let log = || measure::tail(&dir.join("indexer-0.log"));
         let wall = all_came().with_context(log)?;
-        wait::until_true("all is committed", PATIENCE, || Ok(kafka.lag(group, topic)? == 0)).with_context(log)?;
+        kafka.wait_no_lag(group, topic, PATIENCE).with_context(log)?;
         let mut all = Usage { wall, cpu: Duration::ZERO, peak_rss_bytes: 0 };
         for instance in instances {
             let usage = instance.stop()?;

@@ -1,10 +1,11 @@
 //! Brokers behind proxies, each lent to one test at a time.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use anyhow::Result;
 
 use super::{Kafka, Options};
+use crate::lock;
 use crate::proxy::{Mode, Proxy};
 use crate::rig::Rig;
 
@@ -23,7 +24,7 @@ impl Proxied {
     ///
     /// If it does not start.
     pub fn take() -> Result<Self> {
-        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = lock(&IDLE).pop();
         idle.map_or_else(|| Kafka::start_behind_proxy(&Options::default()), Ok).map(|pair| Self(Some(pair)))
     }
 
@@ -63,7 +64,7 @@ impl Proxied {
 impl Drop for Proxied {
     fn drop(&mut self) {
         let pair = self.0.take().filter(|(_, proxy)| !std::thread::panicking() && proxy.set(Mode::Pass).is_ok());
-        let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&IDLE);
         if idle.len() < MOST_IDLE {
             idle.extend(pair);
         }

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +14,7 @@ use super::KafkaClient;
 use super::tools::Java;
 use crate::process::{Launch, Lifetime, Process};
 use crate::proxy::Proxy;
-use crate::{ports, scratch, wait};
+use crate::{lock, ports, scratch, wait};
 
 const START_LIMIT: Duration = Duration::from_secs(90);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -250,7 +250,7 @@ impl Kafka {
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Process>> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.process)
     }
 }
 
