@@ -61,7 +61,7 @@ impl Pipeline {
         fs::write(dir.join(format!("{name}.json")), template.to_string())?;
         let config = format!(
             "kafka: {{ brokers: [\"{}\"], topics: [\"{name}\"], group: \"{name}\" }}\n\
-             elasticsearch: {{ hosts: [\"{}\"], request_timeout: 10s }}\n\
+             elasticsearch: {{ hosts: [\"{}\"] }}\n\
              bulk: {{ max_delay: 200ms }}\n\
              templates: {{ dir: \"{}\", apply: true }}\n\
              rules: [ {{ index: \"{name}-{{@timestamp:%Y.%m.%d}}\", {rule} }} ]\n\
@@ -93,7 +93,8 @@ impl Pipeline {
     fn finish(&self, mut shipper: Shipper, indexers: Vec<Process>, elasticsearch: &Elasticsearch) -> Result<()> {
         ensure!(elasticsearch.url() == self.elasticsearch_url, "another node than the one that was written to");
         self.rig.wait_until_whole(PATIENCE)?;
-        self.kafka.wait_no_lag(&self.name, &self.name, PATIENCE)?;
+        let logs = || indexers.iter().map(Process::log_tail).collect::<String>();
+        self.kafka.wait_no_lag(&self.name, &self.name, PATIENCE).with_context(logs)?;
         ensure!(shipper.terminate(LIMIT)? == 0, "the shipper did not stop cleanly");
         for mut indexer in indexers {
             ensure!(indexer.terminate(LIMIT)? == 0, "an indexer did not stop cleanly");
