@@ -273,7 +273,8 @@ fn a_text_is_only_compared_where_it_differs_in_values_alone() {
 
 #[test]
 fn templates_of_texts_that_take_turns_are_found_again() {
-    let (one, other) = (r#"{"a":1,"b":2}"#, r#"{"a":1,"c":[2]}"#);
+    // Without names: their numbers, and with them the places of shapes, depend on what other tests parse meanwhile.
+    let (one, other) = ("[1,2]", "[1,[2]]");
     let mut parser = Parser::default();
     (0..8).for_each(|n| _ = parser.parse([one, other][n % 2].as_bytes()));
     for n in 0..8 {
@@ -281,7 +282,7 @@ fn templates_of_texts_that_take_turns_are_found_again() {
     }
     // Others that never come again take their places one by one, and no more room.
     for n in 0..2_000 {
-        (0..2).for_each(|_| _ = parser.parse(format!("{{\"a\":[{}]}}", "1,".repeat(n % 150) + "1").as_bytes()));
+        (0..2).for_each(|_| _ = parser.parse(format!("[[{}]]", "1,".repeat(n % 150) + "1").as_bytes()));
     }
     (0..40).for_each(|_| _ = parser.parse(one.as_bytes()));
     assert!(parser.templates.fit(one.as_bytes()).is_some());
