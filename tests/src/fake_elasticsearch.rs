@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use memchr::memmem;
 use openssl::ssl::{SslAcceptor, SslAcceptorBuilder, SslFiletype, SslMethod, SslVerifyMode};
 use serde_json::{Value, json};
 
@@ -349,7 +350,8 @@ fn accept(shared: Arc<Shared>, listener: TcpListener) -> JoinHandle<()> {
 
 fn serve(shared: &Arc<Shared>, stream: impl Read + Write) -> Result<()> {
     let mut reader = BufReader::new(stream);
-    while let Some(request) = Request::read(&mut reader)? {
+    let mut memory = Vec::new();
+    while let Some(request) = Request::read_into(&mut reader, memory)? {
         let path = request.path.split('?').next().unwrap_or_default().trim_matches('/').to_owned();
         let pause = *lock(&shared.only_counts);
         let reply = match (path.as_str(), pause) {
@@ -367,6 +369,7 @@ fn serve(shared: &Arc<Shared>, stream: impl Read + Write) -> Result<()> {
         if headers.iter().any(|(name, value)| *name == "connection" && value == "close") {
             return Ok(());
         }
+        memory = request.body;
     }
     Ok(())
 }
@@ -470,24 +473,41 @@ fn bulk(shared: &Arc<Shared>, request: &Request) -> Result<Option<Reply>> {
 /// Answers each document as created, at little cost. Says as much as the indexer's `filter_path` lets through.
 fn count(shared: &Shared, request: &Request) -> Result<Reply> {
     let body = request.unpacked()?;
-    let mut items = String::with_capacity(body.len() / 4);
-    let (mut num, mut num_without_id) = (0, 0);
-    for action in body.split(|byte| *byte == b'\n').step_by(2).filter(|line| !line.is_empty()) {
-        let action = std::str::from_utf8(action)?.trim_end();
-        let id = action.split_once(r#""_id":""#).and_then(|(_, id)| id.strip_suffix("\"}}"));
-        items += if num == 0 { "" } else { "," };
-        items += if action.contains(r#""create""#) { r#"{"create":{"_id":""# } else { r#"{"index":{"_id":""# };
-        items += id.unwrap_or("made-up");
-        num_without_id += u64::from(id.is_none());
-        items += r#"","status":201}}"#;
-        num += 1;
-    }
+    let (items, num, num_without_id) = created(&body)?;
     let mut counted = lock(&shared.counted);
     let now = Instant::now();
     counted.num += num;
     counted.num_without_id += num_without_id;
     counted.times = Some((counted.times.map_or(now, |(first, _)| first), now));
     Ok((200, Vec::new(), format!(r#"{{"errors":false,"items":[{items}]}}"#)))
+}
+
+/// The items of the answer that all documents of a bulk body were created, their number, and that of those without an id.
+fn created(body: &[u8]) -> Result<(String, u64, u64)> {
+    let id_name = memmem::Finder::new(br#""_id":""#);
+    let mut items = String::with_capacity(body.len() / 4);
+    let (mut num, mut num_without_id) = (0, 0);
+    let mut rest = body;
+    while !rest.is_empty() {
+        let action = next_line(&mut rest).trim_ascii_end();
+        next_line(&mut rest);
+        let id = id_name.find(action).and_then(|at| action[at + id_name.needle().len()..].strip_suffix(b"\"}}"));
+        items += if num == 0 { "" } else { "," };
+        items += if action.starts_with(br#"{"create""#) { r#"{"create":{"_id":""# } else { r#"{"index":{"_id":""# };
+        items += id.map_or(Ok("made-up"), std::str::from_utf8)?;
+        num_without_id += u64::from(id.is_none());
+        items += r#"","status":201}}"#;
+        num += 1;
+    }
+    Ok((items, num, num_without_id))
+}
+
+/// Takes a line off, without its end.
+fn next_line<'a>(text: &mut &'a [u8]) -> &'a [u8] {
+    let end = memchr::memchr(b'\n', text).unwrap_or(text.len());
+    let line = &text[..end];
+    *text = text.get(end + 1..).unwrap_or_default();
+    line
 }
 
 fn index_later(shared: Arc<Shared>, items: Vec<Item>, name: String, delay: Duration) {
@@ -577,5 +597,20 @@ fn other(shared: &Shared, request: &Request, path: &str) -> Reply {
             }
         }
         _ => (405, Vec::new(), String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counted_documents_are_answered_as_created() -> Result<()> {
+        let body =
+            b"{\"create\":{\"_index\":\"a\",\"_id\":\"1\"}}\n{\"_id\":\"no\"}\n{\"index\":{\"_index\":\"a\"}}\r\n{}\n";
+        let items = r#"{"create":{"_id":"1","status":201}},{"index":{"_id":"made-up","status":201}}"#;
+        assert_eq!(created(body)?, (items.to_owned(), 2, 1));
+        assert_eq!(created(b"")?, (String::new(), 0, 0));
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{BufRead, Read, Write};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 
 /// A request as it was received.
@@ -23,6 +23,15 @@ impl Request {
     ///
     /// If it ends in the middle of one.
     pub fn read(reader: &mut impl BufRead) -> Result<Option<Self>> {
+        Self::read_into(reader, Vec::new())
+    }
+
+    /// As [`Request::read`], with the memory of an earlier body.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn read_into(reader: &mut impl BufRead, mut body: Vec<u8>) -> Result<Option<Self>> {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {
             return Ok(None);
@@ -36,10 +45,12 @@ impl Request {
             let Some((name, value)) = header.trim_end().split_once(':') else { break };
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let mut request = Self { method, path, headers, body: Vec::new() };
+        body.clear();
+        let mut request = Self { method, path, headers, body };
         let length = request.header("content-length").parse().unwrap_or(0);
-        request.body.resize(length, 0);
-        reader.read_exact(&mut request.body)?;
+        request.body.reserve(length);
+        reader.take(length as u64).read_to_end(&mut request.body)?;
+        ensure!(request.body.len() == length, "the body ends after {} bytes of {length}", request.body.len());
         Ok(Some(request))
     }
 

@@ -13,6 +13,7 @@ mod peers;
 mod report;
 mod rest;
 mod shipper;
+mod warm;
 pub mod workload;
 
 use std::path::Path;
@@ -75,6 +76,7 @@ pub fn run(into: &Path) -> Result<()> {
         settings: vec![("group.initial.rebalance.delay.ms".into(), "3000".into())],
         ..kafka::Options::default()
     })?;
+    warm::broker(&plan, &kafka)?;
     let mut report = Report::new(&plan)?;
     shipper::measure(&plan, &kafka, &mut report)?;
     rest::measure(&plan, &kafka, &mut report)?;

@@ -58,7 +58,7 @@ impl Report {
         let kib: u64 = memory.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0);
         let head = format!(
             "Machine: {cpus} cores, {} GiB. Kafka and Elasticsearch run on it too. {} runs each, yardstick and product alternating, after one that \
-             is not counted; {} records, three times as many in the first workload. Median (least–most). CPU is that of the whole process, user and system.\n\
+             is not counted, once Kafka has compiled what it runs; {} records, three times as many in the first workload. Median (least–most). CPU is that of the whole process, user and system.\n\
              Yardsticks: `kcat -P` with acks=all, idempotence and lz4, of lines as they are; `kcat -C` to /dev/null; finished bulk bodies, for which \
              CPU and memory are the node's. The indexer has three times the records at the null server, half of them at the node; its rate is that from \
              the first documents there to the last. Where instances are counted, each has two requests on their way, which the null server answers \

@@ -6,7 +6,7 @@ mod spawn;
 use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
@@ -173,7 +173,18 @@ pub fn last_lines(log: &str) -> String {
 
 /// CPU time used so far by all threads of a process, user and system; also of one that ended and was not waited for.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
-    let stat = stat_after_name(pid)?;
+    cpu_time_of(&stat_after_name(Path::new(&format!("/proc/{pid}")))?)
+}
+
+/// CPU time used so far by those threads of a process whose name, of which Linux keeps 15 bytes, is one of `names`.
+pub fn thread_cpu_time(pid: u32, names: impl Fn(&str) -> bool) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let named = threads.filter(|path| fs::read_to_string(path.join("comm")).is_ok_and(|name| names(name.trim_end())));
+    named.filter_map(|path| cpu_time_of(&stat_after_name(&path)?)).sum()
+}
+
+/// Of what [`stat_after_name`] returns.
+fn cpu_time_of(stat: &str) -> Option<Duration> {
     let fields: Vec<&str> = stat.split_whitespace().collect();
     let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     // USER_HZ, 100 on every Linux that Rust's standard library supports.
@@ -211,12 +222,12 @@ pub(crate) fn status_kib(pid: u32, field: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// The fields of `/proc/<pid>/stat` after the name in brackets, which may hold blanks.
-fn stat_after_name(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// The fields of `stat` of a process or thread after the name in brackets, which may hold blanks.
+fn stat_after_name(of: &Path) -> Option<String> {
+    let stat = fs::read_to_string(of.join("stat")).ok()?;
     Some(stat.rsplit_once(')')?.1.to_owned())
 }
 
 fn process_group(pid: u32) -> Option<u32> {
-    stat_after_name(pid)?.split_whitespace().nth(2)?.parse().ok()
+    stat_after_name(Path::new(&format!("/proc/{pid}")))?.split_whitespace().nth(2)?.parse().ok()
 }

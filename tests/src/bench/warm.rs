@@ -1,0 +1,53 @@
+//! Lets the broker come to its pace: while its code is compiled, the compiler takes up to half a core from whatever is measured.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::measure;
+use super::workload::Workload;
+use super::{Plan, kcat_producer};
+use crate::kafka::Kafka;
+use crate::process::thread_cpu_time;
+use crate::scratch;
+
+/// Of a core, while records go in and out: more says that the compiler is not done.
+const MAX_SHARE: f64 = 0.05;
+const MAX_ROUNDS: usize = 20;
+/// Threads of HotSpot that compile begin like this.
+const COMPILERS: [&str; 2] = ["C1 Compiler", "C2 Compiler"];
+
+/// Writes and reads records until the broker's compiler has next to nothing to do.
+///
+/// # Errors
+///
+/// If that does not come.
+pub(super) fn broker(plan: &Plan, kafka: &Kafka) -> Result<()> {
+    const TOPIC: &str = "bench-warm";
+    let dir = scratch::dir("bench-warm")?;
+    let files = Workload::named("json lines").write(dir.join("logs"), 1, plan.num_records)?;
+    let log = dir.join("kcat.log");
+    for _ in 0..MAX_ROUNDS {
+        kafka.create_topic(TOPIC, 4, &[])?;
+        let before = compiler_time(kafka)?;
+        let mut write = Command::new("kcat");
+        write.args(kcat_producer(kafka, TOPIC)).arg("-l").arg(files.dir.join("0.log"));
+        let mut read = Command::new("kcat");
+        read.args(["-C", "-e", "-q", "-f", "", "-b", kafka.bootstrap(), "-t", TOPIC, "-o", "beginning"]);
+        let took = measure::run(write, &log)?.wall + measure::run(read, &log)?.wall;
+        let share = (compiler_time(kafka)? - before).as_secs_f64() / took.as_secs_f64();
+        kafka.delete_topic(TOPIC)?;
+        if share < MAX_SHARE {
+            fs::remove_dir_all(&dir)?;
+            return Ok(());
+        }
+    }
+    bail!("the broker's compiler still takes more than {MAX_SHARE} of a core after {MAX_ROUNDS} rounds")
+}
+
+fn compiler_time(kafka: &Kafka) -> Result<Duration> {
+    let broker = kafka.pid().context("the broker does not run")?;
+    Ok(thread_cpu_time(broker, |name| COMPILERS.iter().any(|compiler| name.starts_with(compiler))))
+}
