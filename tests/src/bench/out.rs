@@ -9,11 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::Plan;
 use super::measure::{self, Measured, Side, Usage};
 use super::peers::Peer;
 use super::report::{Report, Yardstick};
 use super::workload::Workload;
+use super::{Plan, warm};
 use crate::fake_elasticsearch::{Counted, FakeElasticsearch};
 use crate::kafka::Kafka;
 use crate::process::built;
@@ -50,6 +50,8 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
         let name = format!("{}, null bulk server", peer.name());
         sides.push(Side::new(name, few, || peer.index(kafka, FEW_TOPIC, &server, few, &dir)));
     }
+    // A group fetches and commits in other ways than `kcat`.
+    warm::until_compiled(kafka, || sides[1].try_out().map(drop))?;
     measure::in_turns(plan.num_runs, &mut sides)?;
     for (n, side) in sides.iter().enumerate() {
         let share = side.num as f64 / num as f64;
@@ -66,8 +68,8 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
 /// Lets the shipper fill a new topic, and returns how many records it holds.
 pub(super) fn fill(kafka: &Kafka, dir: &Path, topic: &str, num_partitions: i32, num_records: u64) -> Result<u64> {
     kafka.create_topic(topic, num_partitions, &[])?;
-    // Several, so that all partitions fill.
-    let files = Workload::named("json lines").write(dir.join("logs"), 100, num_records)?;
+    // So many that all partitions hold about as much: a run ends with the largest.
+    let files = Workload::named("json lines").write(dir.join("logs"), 1000, num_records)?;
     let mut command = Command::new(built("shipper")?);
     command
         .args(["run", "--until", "eof", "--brokers", kafka.bootstrap(), "--topic", topic, "--format", "json"])

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -29,18 +29,30 @@ pub(super) fn broker(plan: &Plan, kafka: &Kafka) -> Result<()> {
     let dir = scratch::dir("bench-warm")?;
     let files = Workload::named("json lines").write(dir.join("logs"), 1, plan.num_records)?;
     let log = dir.join("kcat.log");
-    for _ in 0..MAX_ROUNDS {
+    until_compiled(kafka, || {
         kafka.create_topic(TOPIC, 4, &[])?;
-        let before = compiler_time(kafka)?;
         let mut write = Command::new("kcat");
         write.args(kcat_producer(kafka, TOPIC)).arg("-l").arg(files.dir.join("0.log"));
         let mut read = Command::new("kcat");
         read.args(["-C", "-e", "-q", "-f", "", "-b", kafka.bootstrap(), "-t", TOPIC, "-o", "beginning"]);
-        let took = measure::run(write, &log)?.wall + measure::run(read, &log)?.wall;
-        let share = (compiler_time(kafka)? - before).as_secs_f64() / took.as_secs_f64();
-        kafka.delete_topic(TOPIC)?;
-        if share < MAX_SHARE {
-            fs::remove_dir_all(&dir)?;
+        measure::run(write, &log)?;
+        measure::run(read, &log)?;
+        kafka.delete_topic(TOPIC)
+    })?;
+    Ok(fs::remove_dir_all(&dir)?)
+}
+
+/// Repeats `work` until the broker's compiler has next to nothing to do meanwhile.
+///
+/// # Errors
+///
+/// That of `work`, or if it does not come to that.
+pub(super) fn until_compiled(kafka: &Kafka, mut work: impl FnMut() -> Result<()>) -> Result<()> {
+    for _ in 0..MAX_ROUNDS {
+        let (before, started) = (compiler_time(kafka)?, Instant::now());
+        work()?;
+        let compiled = compiler_time(kafka)? - before;
+        if compiled.as_secs_f64() < MAX_SHARE * started.elapsed().as_secs_f64() {
             return Ok(());
         }
     }
