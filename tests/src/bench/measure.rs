@@ -46,12 +46,12 @@ impl<'a> Side<'a> {
         Self { name: name.into(), num, runs: Vec::new(), run: Box::new(run) }
     }
 
-    /// Runs without being counted.
+    /// One run; what it took is not added to `runs`.
     ///
     /// # Errors
     ///
     /// That of the run.
-    pub fn try_out(&mut self) -> Result<Usage> {
+    pub fn run_once(&mut self) -> Result<Usage> {
         (self.run)().with_context(|| self.name.clone())
     }
 }
@@ -65,7 +65,7 @@ impl<'a> Side<'a> {
 pub fn in_turns(num_runs: usize, sides: &mut [Side<'_>]) -> Result<()> {
     for turn in 0..=num_runs {
         for side in &mut *sides {
-            let usage = side.try_out()?;
+            let usage = side.run_once()?;
             if turn > 0 {
                 side.runs.push(usage);
             }

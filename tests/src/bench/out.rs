@@ -38,7 +38,7 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
     let peers = Peer::all()?;
     let few = if peers.is_empty() { 0 } else { fill(kafka, &dir, FEW_TOPIC, NUM_PARTITIONS, plan.num_records / 2)? };
     let server = FakeElasticsearch::start()?;
-    let mut sides = vec![Side::new("kcat -C", num, || read(kafka, &dir))];
+    let mut sides = vec![Side::new("kcat -C", num, || read(kafka, TOPIC, &dir))];
     for (name, compression) in OURS {
         let (server, dir) = (&server, &dir);
         sides.push(Side::new(name, num, move || {
@@ -51,7 +51,7 @@ pub(super) fn measure(plan: &Plan, kafka: &Kafka, report: &mut Report) -> Result
         sides.push(Side::new(name, few, || peer.index(kafka, FEW_TOPIC, &server, few, &dir)));
     }
     // A group fetches and commits in other ways than `kcat`.
-    warm::until_compiled(kafka, || sides[1].try_out().map(drop))?;
+    warm::until_compiled(kafka, || sides[1].run_once().map(drop))?;
     measure::in_turns(plan.num_runs, &mut sides)?;
     for (n, side) in sides.iter().enumerate() {
         let share = side.num as f64 / num as f64;
@@ -87,9 +87,10 @@ pub(super) fn new_group() -> String {
     format!("bench-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn read(kafka: &Kafka, dir: &Path) -> Result<Usage> {
+/// Reads a topic to its end, to nowhere.
+pub(super) fn read(kafka: &Kafka, topic: &str, dir: &Path) -> Result<Usage> {
     let mut command = Command::new("sh");
-    command.args(["-c", r#"exec kcat -C -e -q -b "$0" -t "$1" -o beginning > /dev/null"#, kafka.bootstrap(), TOPIC]);
+    command.args(["-c", r#"exec kcat -C -e -q -b "$0" -t "$1" -o beginning > /dev/null"#, kafka.bootstrap(), topic]);
     measure::run(command, &dir.join("kcat.log"))
 }
 

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::measure;
 use super::workload::Workload;
-use super::{Plan, kcat_producer};
+use super::{Plan, kcat_producer, measure, out};
 use crate::kafka::Kafka;
 use crate::process::thread_cpu_time;
 use crate::scratch;
@@ -28,15 +27,12 @@ pub(super) fn broker(plan: &Plan, kafka: &Kafka) -> Result<()> {
     const TOPIC: &str = "bench-warm";
     let dir = scratch::dir("bench-warm")?;
     let files = Workload::named("json lines").write(dir.join("logs"), 1, plan.num_records)?;
-    let log = dir.join("kcat.log");
     until_compiled(kafka, || {
-        kafka.create_topic(TOPIC, 4, &[])?;
+        kafka.create_topic(TOPIC, out::NUM_PARTITIONS, &[])?;
         let mut write = Command::new("kcat");
         write.args(kcat_producer(kafka, TOPIC)).arg("-l").arg(files.dir.join("0.log"));
-        let mut read = Command::new("kcat");
-        read.args(["-C", "-e", "-q", "-f", "", "-b", kafka.bootstrap(), "-t", TOPIC, "-o", "beginning"]);
-        measure::run(write, &log)?;
-        measure::run(read, &log)?;
+        measure::run(write, &dir.join("kcat.log"))?;
+        out::read(kafka, TOPIC, &dir)?;
         kafka.delete_topic(TOPIC)
     })?;
     Ok(fs::remove_dir_all(&dir)?)

@@ -173,14 +173,15 @@ pub fn last_lines(log: &str) -> String {
 
 /// CPU time used so far by all threads of a process, user and system; also of one that ended and was not waited for.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
-    cpu_time_of(&stat_after_name(Path::new(&format!("/proc/{pid}")))?)
+    cpu_time_of(&stat_after_name(format!("/proc/{pid}"))?)
 }
 
-/// CPU time used so far by those threads of a process whose name, of which Linux keeps 15 bytes, is one of `names`.
-pub fn thread_cpu_time(pid: u32, names: impl Fn(&str) -> bool) -> Duration {
+/// CPU time used so far by those threads of a process that `is_wanted` says by their name, of which Linux keeps 15 bytes.
+pub fn thread_cpu_time(pid: u32, is_wanted: impl Fn(&str) -> bool) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().map(|entry| entry.path());
-    let named = threads.filter(|path| fs::read_to_string(path.join("comm")).is_ok_and(|name| names(name.trim_end())));
-    named.filter_map(|path| cpu_time_of(&stat_after_name(&path)?)).sum()
+    let named =
+        threads.filter(|path| fs::read_to_string(path.join("comm")).is_ok_and(|name| is_wanted(name.trim_end())));
+    named.filter_map(|path| cpu_time_of(&stat_after_name(path)?)).sum()
 }
 
 /// Of what [`stat_after_name`] returns.
@@ -223,11 +224,11 @@ pub(crate) fn status_kib(pid: u32, field: &str) -> Option<u64> {
 }
 
 /// The fields of `stat` of a process or thread after the name in brackets, which may hold blanks.
-fn stat_after_name(of: &Path) -> Option<String> {
-    let stat = fs::read_to_string(of.join("stat")).ok()?;
+fn stat_after_name(of: impl AsRef<Path>) -> Option<String> {
+    let stat = fs::read_to_string(of.as_ref().join("stat")).ok()?;
     Some(stat.rsplit_once(')')?.1.to_owned())
 }
 
 fn process_group(pid: u32) -> Option<u32> {
-    stat_after_name(Path::new(&format!("/proc/{pid}")))?.split_whitespace().nth(2)?.parse().ok()
+    stat_after_name(format!("/proc/{pid}"))?.split_whitespace().nth(2)?.parse().ok()
 }
