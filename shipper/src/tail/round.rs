@@ -75,16 +75,39 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Takes up what an examination of the file told: whether there is something to read.
     pub(super) fn note_look(&mut self, slot: usize, stat: FileStat, now: Now) {
-        let Some(source) = self.sources[slot].as_mut() else { return };
+        let Some(source) = self.sources[slot].as_ref() else { return };
         let look = (stat.size, stat.modified_ns);
-        if look != source.last_look {
-            source.last_look = look;
-            source.size = source.size.max(stat.size);
-            source.grown_at = now.mono;
-        } else if stat.size == source.read_end && !source.waits_for_source() {
+        if look == source.last_look && stat.size == source.read_end && !source.waits_for_source() {
             return;
         }
+        if look != source.last_look {
+            // The bytes of a rewrite are those of the next generation: this one cannot lose them. Compared after the size
+            // was seen, since they stay rewritten.
+            let is_rewritten = stat.size > source.size && !source.may_be_copy && self.is_rewritten(slot, now);
+            let Some(source) = self.sources[slot].as_mut() else { return };
+            source.last_look = look;
+            source.grown_at = now.mono;
+            if is_rewritten {
+                self.note_truncation(slot, now);
+            } else {
+                source.size = source.size.max(stat.size);
+            }
+        }
+        let Some(source) = self.sources[slot].as_mut() else { return };
         Self::enqueue(&mut self.ready, slot, source);
+    }
+
+    /// Whether the file is known to have other bytes than were read of it.
+    fn is_rewritten(&mut self, slot: usize, now: Now) -> bool {
+        if !self.open_again(slot, now) {
+            return false;
+        }
+        let Some(source) = self.sources[slot].as_ref() else { return false };
+        let Some(file) = &source.file else { return false };
+        let is_same = self
+            .begins_with(file, source.prefix)
+            .and_then(|is_same| Ok(is_same && self.has_before(file, source.ahead.unwrap_or(source.guard))?));
+        matches!(is_same, Ok(false))
     }
 
     /// Ends an unfinished last line by a noted boundary once it waited long enough.

@@ -1,6 +1,7 @@
 //! The indexer as a member of its group: rebalances, long outages, topics that come and go, partitions that must wait.
 //! Real broker, scripted Elasticsearch.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -29,27 +30,46 @@ fn watch_commits(rig: &IndexerRig, is_over: &AtomicBool) -> Result<usize> {
 
 #[test]
 fn c01_c02_members_come_and_go_without_loss_doubles_or_commits_that_go_back() -> Result<()> {
+    /// Documents between two changes of the group.
+    const STEP: usize = 4_000;
+    /// Records that are waiting all the while.
+    const BACKLOG: usize = 10_000;
     let mut rig = IndexerRig::new("c01", 12, "max_documents: 200")?;
     rig.fake.script(|bulk| match bulk.number % 5 {
         0 => Answer::After(Duration::from_secs(1), Box::new(Answer::Index)),
         _ => Answer::After(Duration::from_millis(20), Box::new(Answer::Index)),
     });
-    rig.produce(0..100_000, "a")?;
     rig.start()?;
+    let num_produced = Cell::new(0);
+    let until = |what: &str, is_met: &dyn Fn() -> bool| {
+        wait::until_true(what, LIMIT, || {
+            while num_produced.get() < rig.fake.num_documents() + BACKLOG {
+                rig.produce(num_produced.get()..num_produced.get() + STEP, "a")?;
+                num_produced.set(num_produced.get() + STEP);
+            }
+            Ok(is_met())
+        })
+    };
+    let go_on = || {
+        let goal = rig.fake.num_documents() + STEP;
+        until("more documents", &|| rig.fake.num_documents() >= goal)
+    };
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| -> Result<()> {
         let watcher = scope.spawn(|| watch_commits(&rig, &is_over));
         let come_and_go = || -> Result<()> {
             let mut others: Vec<Process> = Vec::new();
             for name in ["second", "third", "fourth"] {
-                thread::sleep(Duration::from_secs(3));
-                others.push(rig.start_another(name)?);
+                go_on()?;
+                let other = rig.start_another(name)?;
+                until("partitions for it", &|| other.output().contains("partitions assigned"))?;
+                others.push(other);
             }
             while let Some(mut other) = others.pop() {
-                thread::sleep(Duration::from_secs(3));
+                go_on()?;
                 ensure!(other.terminate(LIMIT)? == 0, "a member did not stop cleanly");
             }
-            rig.wait_documents(100_000)?;
+            rig.wait_documents(num_produced.get())?;
             rig.kafka.wait_no_lag(&rig.name, &rig.name, LIMIT)
         };
         let result = come_and_go();
@@ -58,7 +78,7 @@ fn c01_c02_members_come_and_go_without_loss_doubles_or_commits_that_go_back() ->
         ensure!(num_looks > 10, "only {num_looks} looks");
         result
     })?;
-    rig.judge(100_000, &[])
+    rig.judge(num_produced.get(), &[])
 }
 
 #[test]

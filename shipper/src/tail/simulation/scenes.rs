@@ -62,6 +62,10 @@ impl World {
         }
     }
 
+    fn num_lost(&self) -> u64 {
+        self.tailer.iter().flat_map(|tailer| tailer.stats().lost_bytes.values()).sum()
+    }
+
     fn messages(&self) -> Vec<String> {
         let mut messages: Vec<_> = self.topics.borrow().log.iter().map(|m| message(&m.value).0).collect();
         messages.sort();
@@ -98,6 +102,43 @@ fn a_line_read_in_part_while_the_file_is_truncated_is_read_whole_in_the_copy() {
     world.files.create(Path::new("/logs/2.log.1"), &content);
     world.go_round(30);
     assert_eq!(world.messages(), ["line-1", "line-2-that-is-read-in-part"]);
+}
+
+/// The size of a rewrite can be seen before any of it is read.
+#[test]
+fn a_longer_rewrite_that_is_examined_before_it_is_read_loses_nothing() {
+    for is_closed in [false, true] {
+        let mut world = World::calm(LINES);
+        world.close_idle = if is_closed { Duration::from_secs(20) } else { world.close_idle };
+        world.start();
+        let handle = world.live("line-1\n");
+        world.see();
+        world.go_round(30);
+        let is_open = |world: &World| world.tailer.iter().any(|t| t.rows().any(|source| source.file.is_some()));
+        assert_eq!(is_open(&world), !is_closed);
+        *handle.borrow_mut().content_mut() = b"line-2-of-a-rewrite\nline-3\n".to_vec();
+        world.scan();
+        let now = world.now;
+        world.tailer.iter_mut().for_each(|tailer| tailer.look_around(now));
+        world.go_round(30);
+        assert_eq!(world.messages(), ["line-1", "line-2-of-a-rewrite", "line-3"]);
+        assert_eq!(world.num_lost(), 0, "closed: {is_closed}");
+    }
+}
+
+#[test]
+fn what_was_examined_and_truncated_before_it_was_read_is_counted_as_lost() {
+    let mut world = World::calm(LINES);
+    let handle = world.live("line-1\n");
+    world.see();
+    world.go_round(5);
+    world.append_to(&handle, "line-2\n");
+    let now = world.now;
+    world.tailer.iter_mut().for_each(|tailer| tailer.look_around(now));
+    *handle.borrow_mut().content_mut() = b"line-3-of-a-rewrite\nline-4\n".to_vec();
+    world.go_round(30);
+    assert_eq!(world.messages(), ["line-1", "line-3-of-a-rewrite", "line-4"]);
+    assert_eq!(world.num_lost(), "line-2\n".len() as u64);
 }
 
 #[test]
