@@ -113,6 +113,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.horizon = Horizon::known(horizon, row.acknowledged);
         source.stamped_until = horizon;
         source.size = row.size.max(size);
+        source.intact_size = source.size;
         source.may_be_copy = row.horizon == 0 && row.carry.is_none();
         source
     }
@@ -162,6 +163,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             wants_reach: false,
             rotation: Rotation::default(),
             size: stat.size,
+            intact_size: stat.size,
             last_look: (stat.size, stat.modified_ns),
             read_end: 0,
             ledger: PositionLedger::new(0, Open::default()),

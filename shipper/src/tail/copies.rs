@@ -156,6 +156,8 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     pub(super) fn note_truncation(&mut self, slot: usize, now: Now) {
         if let Some(source) = self.sources[slot].as_mut() {
             source.truncated_at.get_or_insert(now.mono);
+            // What was seen beyond belongs to the next generation: this one cannot lose it.
+            source.size = source.intact_size.max(source.covered);
             self.wants_scan = true;
         }
     }
@@ -256,6 +258,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.gone_at = copy.gone_at;
         source.last_look = copy.last_look;
         source.size = stat.size;
+        source.intact_size = stat.size;
         // It is not sent again: what is open there stays so.
         let open = source.open;
         source.rewind_to(position, &before);

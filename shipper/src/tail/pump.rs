@@ -155,6 +155,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let Some(source) = self.sources[slot].as_mut() else { return Err(Stop::Held) };
         source.size = source.size.max(start + num_read as u64);
+        source.intact_size = source.size;
         if source.prefix.length < Print::MAX_LENGTH as u32 && start == 0 && !is_searching {
             source.prefix = self.settings.prefix_of(bytes);
         }
@@ -262,6 +263,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             let num_nuls = plain::leading_nuls(&buffer[..num_read]);
             let searched = search.searched + num_nuls as u64;
             source.size = source.size.max(searched);
+            source.intact_size = source.size;
             source.hole = Some(HoleSearch { searched, ..search });
             if num_nuls < num_read {
                 source.hole = None;
@@ -307,6 +309,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             return Stop::More;
         }
         source.size = source.size.max(search.searched + num_read as u64);
+        source.intact_size = source.size;
         let before = search;
         let end = search.advance(&buffer[..num_read], source.next_boundary(search.line_start));
         source.long = Some(search);

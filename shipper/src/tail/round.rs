@@ -1,5 +1,6 @@
 //! The slow round over all files: growth that no hint told, unfinished lines that waited long enough, files that ended.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -71,43 +72,43 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.limit_held(now);
         self.trim_absent();
         self.tell_changes(now);
+        // A read may hang: what there is to read was told before.
+        self.tell_growth_from_rewrites(now);
     }
 
     /// Takes up what an examination of the file told: whether there is something to read.
     pub(super) fn note_look(&mut self, slot: usize, stat: FileStat, now: Now) {
-        let Some(source) = self.sources[slot].as_ref() else { return };
+        let Some(source) = self.sources[slot].as_mut() else { return };
         let look = (stat.size, stat.modified_ns);
-        if look == source.last_look && stat.size == source.read_end && !source.waits_for_source() {
-            return;
-        }
         if look != source.last_look {
-            // The bytes of a rewrite are those of the next generation: this one cannot lose them. Compared after the size
-            // was seen, since they stay rewritten.
-            let is_rewritten = stat.size > source.size && !source.may_be_copy && self.is_rewritten(slot, now);
-            let Some(source) = self.sources[slot].as_mut() else { return };
             source.last_look = look;
             source.grown_at = now.mono;
-            if is_rewritten {
-                self.note_truncation(slot, now);
-            } else {
+            if source.truncated_at.is_none() {
                 source.size = source.size.max(stat.size);
             }
+        } else if stat.size == source.read_end && !source.waits_for_source() {
+            return;
         }
-        let Some(source) = self.sources[slot].as_mut() else { return };
         Self::enqueue(&mut self.ready, slot, source);
     }
 
-    /// Whether the file is known to have other bytes than were read of it.
-    fn is_rewritten(&mut self, slot: usize, now: Now) -> bool {
-        if !self.open_again(slot, now) {
-            return false;
+    /// Finds out whether what was seen behind the bytes that were read is a rewrite. Nothing of it is read for as long as its
+    /// topic takes nothing, and it may be truncated meanwhile.
+    fn tell_growth_from_rewrites(&mut self, now: Now) {
+        for slot in 0..self.sources.len() {
+            let Some(source) = self.sources[slot].as_ref().filter(|source| source.size > source.intact_size) else {
+                continue;
+            };
+            let Some(file) = source.file.as_ref().filter(|_| !source.may_be_copy) else { continue };
+            let guard = source.ahead.unwrap_or(source.guard);
+            let has_own =
+                |file| Ok::<_, io::Error>(self.has_before(file, guard)? && self.begins_with(file, source.prefix)?);
+            match has_own(file) {
+                Ok(true) => _ = self.sources[slot].as_mut().map(|source| source.intact_size = source.size),
+                Ok(false) => self.note_truncation(slot, now),
+                Err(_) => {}
+            }
         }
-        let Some(source) = self.sources[slot].as_ref() else { return false };
-        let Some(file) = &source.file else { return false };
-        let is_same = self
-            .begins_with(file, source.prefix)
-            .and_then(|is_same| Ok(is_same && self.has_before(file, source.ahead.unwrap_or(source.guard))?));
-        matches!(is_same, Ok(false))
     }
 
     /// Ends an unfinished last line by a noted boundary once it waited long enough.

@@ -90,6 +90,8 @@ pub struct Source<F> {
     pub rotation: Rotation,
     /// The most bytes that the file was seen to have.
     pub size: u64,
+    /// The same, while it still had the bytes that were read of it. What was seen beyond may be a rewrite.
+    pub intact_size: u64,
     /// Size and time of modification when it was last examined. The time tells of a rewrite to the same size.
     pub last_look: (u64, i64),
     /// Where the last reading met the end of the file.
@@ -336,7 +338,7 @@ impl<F> Source<F> {
 
     /// Whether everything it was seen to have was read and acknowledged.
     pub fn is_done(&self) -> bool {
-        self.unread() == 0 && self.is_settled() && !self.has_open_events()
+        self.unread() == 0 && self.is_settled() && !self.has_open_events() && self.truncated_at.is_none()
     }
 
     /// Whether events are open that its bytes, or those of another source, may belong to.

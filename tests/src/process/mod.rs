@@ -11,11 +11,14 @@ use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 pub use launch::{Launch, Lifetime, built};
 
 use crate::wait;
+
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running child. Dropping it kills it with -9, unless it is detached.
 pub struct Process {
@@ -79,7 +82,9 @@ impl Process {
         let pid = Pid::from_child(&self.child);
         // Fails only if the whole group is gone, which is what is wanted.
         let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-        self.ended = self.child.wait().ok();
+        if has_ended_within(pid, KILL_LIMIT) {
+            self.ended = self.child.wait().ok();
+        }
     }
 
     /// Sends SIGTERM and returns the exit code, or 128 + the signal that ended it.
@@ -210,6 +215,15 @@ impl Drop for Process {
             self.kill_group();
         }
     }
+}
+
+/// Waits for the end of a process. One that hangs in the kernel outlives SIGKILL until what it waits for is gone, which may be
+/// up to the test that kills it.
+fn has_ended_within(pid: Pid, limit: Duration) -> bool {
+    let Ok(handle) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return true };
+    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: 0 };
+    let mut ended = [PollFd::new(&handle, PollFlags::IN)];
+    rustix::event::poll(&mut ended, Some(&limit)).is_ok_and(|num| num > 0)
 }
 
 fn exit_code(status: ExitStatus) -> i32 {
