@@ -73,7 +73,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.trim_absent();
         self.tell_changes(now);
         // A read may hang: what there is to read was told before.
-        self.tell_growth_from_rewrites(now);
+        self.compare_growth(now);
     }
 
     /// Takes up what an examination of the file told: whether there is something to read.
@@ -94,7 +94,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
 
     /// Finds out whether what was seen behind the bytes that were read is a rewrite. Nothing of it is read for as long as its
     /// topic takes nothing, and it may be truncated meanwhile.
-    fn tell_growth_from_rewrites(&mut self, now: Now) {
+    fn compare_growth(&mut self, now: Now) {
         for slot in 0..self.sources.len() {
             let Some(source) = self.sources[slot].as_ref().filter(|source| source.size > source.intact_size) else {
                 continue;
