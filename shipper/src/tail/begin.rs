@@ -112,8 +112,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         source.gaps = row.gaps;
         source.horizon = Horizon::known(horizon, row.acknowledged);
         source.stamped_until = horizon;
-        source.size = row.size.max(size);
-        source.intact_size = source.size;
+        source.note_own_until(row.size.max(size));
         source.may_be_copy = row.horizon == 0 && row.carry.is_none();
         source
     }
@@ -123,16 +122,21 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         if size < row.acknowledged || size < row.guard.position {
             return Ok(false);
         }
-        Ok(self.begins_with(file, row.prefix)? && self.has_before(file, row.guard)?)
+        self.has_bytes(file, row.prefix, row.guard)
     }
 
-    pub(super) fn begins_with(&self, file: &F::File, prefix: Print) -> io::Result<bool> {
+    /// Whether the file begins with `prefix` and has the bytes of `guard`.
+    pub(super) fn has_bytes(&self, file: &F::File, prefix: Print, guard: Guard) -> io::Result<bool> {
+        Ok(self.begins_with(file, prefix)? && self.has_before(file, guard)?)
+    }
+
+    fn begins_with(&self, file: &F::File, prefix: Print) -> io::Result<bool> {
         let mut bytes = [0; Print::MAX_LENGTH];
         let num_read = self.files.read_at(file, &mut bytes[..prefix.length as usize], 0)?;
         Ok(prefix.matches(&bytes[..num_read]))
     }
 
-    pub(super) fn has_before(&self, file: &F::File, guard: Guard) -> io::Result<bool> {
+    fn has_before(&self, file: &F::File, guard: Guard) -> io::Result<bool> {
         let mut bytes = [0; Guard::MAX_LENGTH];
         let num_read = self.files.read_at(file, &mut bytes[..guard.length as usize], guard.start())?;
         Ok(guard.matches(&bytes[..num_read]))

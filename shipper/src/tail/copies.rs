@@ -143,7 +143,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         }
         let is_same = self.files.stat(file)?.size >= size && bytes[0] == bytes[1];
         // Looked at last: it was not truncated before it was compared.
-        let is_intact = self.has_before(file, source.guard)? && self.begins_with(file, source.prefix)?;
+        let is_intact = self.has_bytes(file, source.prefix, source.guard)?;
         Ok(match (is_intact, is_same) {
             (false, _) => Likeness::OriginalTruncated,
             (true, true) => Likeness::Same,
@@ -227,8 +227,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
         self.open_again(slot, now);
         let file = self.sources[slot].as_ref().and_then(|source| source.file.as_ref());
         let file = file.ok_or(io::ErrorKind::NotFound)?;
-        let is_long_enough = self.files.stat(file)?.size >= guard.position;
-        Ok(is_long_enough && self.begins_with(file, prefix)? && self.has_before(file, guard)?)
+        Ok(self.files.stat(file)?.size >= guard.position && self.has_bytes(file, prefix, guard)?)
     }
 
     /// The source goes on in the copy of its file; the file begins a new generation.

@@ -154,8 +154,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             return Err(Stop::More);
         }
         let Some(source) = self.sources[slot].as_mut() else { return Err(Stop::Held) };
-        source.size = source.size.max(start + num_read as u64);
-        source.intact_size = source.size;
+        source.note_own_until(start + num_read as u64);
         if source.prefix.length < Print::MAX_LENGTH as u32 && start == 0 && !is_searching {
             source.prefix = self.settings.prefix_of(bytes);
         }
@@ -262,8 +261,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             };
             let num_nuls = plain::leading_nuls(&buffer[..num_read]);
             let searched = search.searched + num_nuls as u64;
-            source.size = source.size.max(searched);
-            source.intact_size = source.size;
+            source.note_own_until(searched);
             source.hole = Some(HoleSearch { searched, ..search });
             if num_nuls < num_read {
                 source.hole = None;
@@ -308,8 +306,7 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
             source.long = None;
             return Stop::More;
         }
-        source.size = source.size.max(search.searched + num_read as u64);
-        source.intact_size = source.size;
+        source.note_own_until(search.searched + num_read as u64);
         let before = search;
         let end = search.advance(&buffer[..num_read], source.next_boundary(search.line_start));
         source.long = Some(search);

@@ -1,6 +1,5 @@
 //! The slow round over all files: growth that no hint told, unfinished lines that waited long enough, files that ended.
 
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -96,16 +95,17 @@ impl<F: FileSystem, B: Broker, S: Store> Tailer<F, B, S> {
     /// topic takes nothing, and it may be truncated meanwhile.
     fn compare_growth(&mut self, now: Now) {
         for slot in 0..self.sources.len() {
-            let Some(source) = self.sources[slot].as_ref().filter(|source| source.size > source.intact_size) else {
-                continue;
-            };
+            let Some(source) = self.sources[slot].as_ref() else { continue };
             let Some(file) = source.file.as_ref().filter(|_| !source.may_be_copy) else { continue };
-            let guard = source.ahead.unwrap_or(source.guard);
-            let has_own =
-                |file| Ok::<_, io::Error>(self.has_before(file, guard)? && self.begins_with(file, source.prefix)?);
-            match has_own(file) {
-                Ok(true) => _ = self.sources[slot].as_mut().map(|source| source.intact_size = source.size),
+            if source.size == source.intact_size {
+                continue;
+            }
+            let has_own = self.has_bytes(file, source.prefix, source.ahead.unwrap_or(source.guard));
+            let Some(source) = self.sources[slot].as_mut() else { continue };
+            match has_own {
+                Ok(true) => source.note_own_until(source.size),
                 Ok(false) => self.note_truncation(slot, now),
+                // It is compared again in the next round, and when it is read.
                 Err(_) => {}
             }
         }

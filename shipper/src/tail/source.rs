@@ -290,6 +290,12 @@ impl<F> Source<F> {
         self.rotation.follows.is_some() || (self.rotation.carry.is_some() && self.waiting.is_none())
     }
 
+    /// Notes that the file has bytes of its own up to `end`, and to wherever it was seen to reach before.
+    pub fn note_own_until(&mut self, end: u64) {
+        self.size = self.size.max(end);
+        self.intact_size = self.size;
+    }
+
     /// Notes that no record will cover `start..end`.
     pub fn give_up_bytes(&mut self, start: u64, end: u64, reason: &str) {
         if end > start {

@@ -18,6 +18,7 @@ pub use launch::{Launch, Lifetime, built};
 
 use crate::wait;
 
+/// How long the end of a process is waited for after SIGKILL.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running child. Dropping it kills it with -9, unless it is detached.
@@ -65,7 +66,7 @@ impl Process {
         rustix::process::kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
-    /// Kills it and all it has started with SIGKILL, and waits for its end.
+    /// Kills it and all it has started with SIGKILL, and waits for its end, unless that takes more than [`KILL_LIMIT`].
     ///
     /// # Errors
     ///
@@ -223,7 +224,7 @@ fn has_ended_within(pid: Pid, limit: Duration) -> bool {
     let Ok(handle) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return true };
     let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: 0 };
     let mut ended = [PollFd::new(&handle, PollFlags::IN)];
-    rustix::event::poll(&mut ended, Some(&limit)).is_ok_and(|num| num > 0)
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, Some(&limit))).is_ok_and(|num| num > 0)
 }
 
 fn exit_code(status: ExitStatus) -> i32 {

@@ -48,6 +48,11 @@ impl World {
         self.turns();
     }
 
+    /// A look at every file, of which nothing is read.
+    fn examine(&mut self) {
+        self.tailer.iter_mut().for_each(|tailer| tailer.look_around(self.now));
+    }
+
     /// Some seconds, with the scans that are asked for.
     fn go_round(&mut self, num_seconds: u64) {
         for _ in 0..num_seconds {
@@ -118,8 +123,7 @@ fn a_longer_rewrite_that_is_examined_before_it_is_read_loses_nothing() {
         assert_eq!(is_open(&world), !is_closed);
         *handle.borrow_mut().content_mut() = b"line-2-of-a-rewrite\nline-3\n".to_vec();
         world.scan();
-        let now = world.now;
-        world.tailer.iter_mut().for_each(|tailer| tailer.look_around(now));
+        world.examine();
         world.go_round(30);
         assert_eq!(world.messages(), ["line-1", "line-2-of-a-rewrite", "line-3"]);
         assert_eq!(world.num_lost(), 0, "closed: {is_closed}");
@@ -133,8 +137,7 @@ fn what_was_examined_and_truncated_before_it_was_read_is_counted_as_lost() {
     world.see();
     world.go_round(5);
     world.append_to(&handle, "line-2\n");
-    let now = world.now;
-    world.tailer.iter_mut().for_each(|tailer| tailer.look_around(now));
+    world.examine();
     *handle.borrow_mut().content_mut() = b"line-3-of-a-rewrite\nline-4\n".to_vec();
     world.go_round(30);
     assert_eq!(world.messages(), ["line-1", "line-3-of-a-rewrite", "line-4"]);
